@@ -1,0 +1,22 @@
+// SHA-256 (FIPS 180-4) over OpenSSL: names of tensors, chunks, certificates.
+#ifndef EFEDLLM_COMMON_SHA256_H_
+#define EFEDLLM_COMMON_SHA256_H_
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "absl/types/span.h"
+
+namespace efedllm {
+
+using Sha256Digest = std::array<uint8_t, 32>;
+
+Sha256Digest Sha256(absl::Span<const uint8_t> bytes);
+
+// 64 lower-case hex digits.
+std::string ToHex(const Sha256Digest& digest);
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_COMMON_SHA256_H_

@@ -1,0 +1,56 @@
+// The two ends of a model that stay with the coordinator: token -> first activation, last
+// activation -> logits.
+#ifndef EFEDLLM_MODEL_EMBEDDING_H_
+#define EFEDLLM_MODEL_EMBEDDING_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "layers/compute.h"
+#include "model/gguf.h"
+#include "model/model_config.h"
+#include "model/weight_cache.h"
+#include "tensor/matrix.h"
+
+namespace efedllm {
+
+// Reads rows of token_embd.weight straight from the mapped file. Thread-safe. Borrows file.
+class Embedding {
+ public:
+  static absl::StatusOr<Embedding> Create(const ModelConfig& config, const GgufFile& file);
+
+  // out: [tokens.size(), d_model]. InvalidArgument: a token outside of the vocabulary.
+  absl::Status Lookup(absl::Span<const int32_t> tokens, MatrixRef out) const;
+
+ private:
+  const ModelConfig* config_ = nullptr;
+  const GgufTensor* tensor_ = nullptr;
+};
+
+// RMSNorm and output.weight (token_embd.weight where the model ties them). One call at a time.
+class OutputHead {
+ public:
+  // compute is borrowed and outlives this. cache: may be null.
+  static absl::StatusOr<std::unique_ptr<OutputHead>> Create(const ModelConfig& config,
+                                                            const GgufFile& file,
+                                                            WeightCache* cache, Compute& compute);
+  // hidden: [n, d_model]; logits: [n, vocab].
+  void Logits(ConstMatrixRef hidden, MatrixRef logits);
+
+ private:
+  OutputHead(const ModelConfig& config, std::shared_ptr<const PackedTensor> weight,
+             std::vector<float> norm, Compute& compute);
+
+  const ModelConfig config_;
+  const std::shared_ptr<const PackedTensor> weight_;
+  const std::vector<float> norm_;
+  Compute& compute_;
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_MODEL_EMBEDDING_H_

@@ -1,0 +1,80 @@
+// Tensors on disk, packed for the kernels (docs/numerics.md), under their content's name: a restart
+// fetches nothing and maps what is there, a new plan fetches only what is new, and weights are in
+// RAM once.
+//
+//   <dir>/<tensor id>.packed   header (magic, layout version, dtype, shape, XXH3 of the data), then
+//   the packed data <dir>/<tensor id>.part     verified chunks so far, in order
+#ifndef EFEDLLM_MODEL_WEIGHT_CACHE_H_
+#define EFEDLLM_MODEL_WEIGHT_CACHE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/file.h"
+#include "model/weights.h"
+
+namespace efedllm {
+
+// One tensor in the kernels' form. Immutable; shared by the executors that use it.
+class PackedTensor {
+ public:
+  // Packs GGUF bytes (spec.bytes() of them) into memory of its own.
+  static std::shared_ptr<const PackedTensor> FromGguf(const TensorSpec& spec,
+                                                      absl::Span<const uint8_t> gguf);
+  // Takes over a mapped .packed file; data begins at offset.
+  PackedTensor(const TensorSpec& spec, MappedFile file, size_t offset);
+
+  DType dtype() const { return dtype_; }
+  uint64_t rows() const { return rows_; }
+  uint64_t cols() const { return cols_; }
+  absl::Span<const uint8_t> data() const { return data_; }  // aligned to 64 bytes
+
+ private:
+  PackedTensor() = default;
+
+  DType dtype_ = DType::kF32;
+  uint64_t rows_ = 0;
+  uint64_t cols_ = 0;
+  absl::Span<const uint8_t> data_;
+  MappedFile file_;
+  std::unique_ptr<uint8_t[], void (*)(uint8_t*)> memory_{nullptr, nullptr};
+};
+
+// Thread-safe for different tensors; one caller at a time per tensor.
+class WeightCache {
+ public:
+  // Makes the folder. dir empty: FailedPrecondition.
+  static absl::StatusOr<std::unique_ptr<WeightCache>> Open(const std::string& dir);
+
+  // The packed tensor. NotFound: not cached, or damaged (then the file is removed and said so in
+  // the log).
+  absl::StatusOr<std::shared_ptr<const PackedTensor>> Get(const TensorSpec& spec);
+
+  // Packs a tensor that is at hand as GGUF bytes, writes it, and returns the mapping. Trusts the
+  // bytes.
+  absl::StatusOr<std::shared_ptr<const PackedTensor>> Put(const TensorSpec& spec,
+                                                          absl::Span<const uint8_t> gguf);
+
+  // Chunks that a fetch need not ask for again: [0, result) are in the .part file and verified.
+  absl::StatusOr<uint64_t> ChunksHeld(const TensorSpec& spec);
+  // The next chunk (index == ChunksHeld). DataLoss: its SHA-256 is another; nothing is kept of it
+  // then.
+  absl::Status AddChunk(const TensorSpec& spec, uint64_t index, absl::Span<const uint8_t> bytes);
+  // After the last chunk: packs the .part file into .packed, removes it, and returns the mapping.
+  absl::StatusOr<std::shared_ptr<const PackedTensor>> Finish(const TensorSpec& spec);
+
+ private:
+  explicit WeightCache(std::string dir) : dir_(std::move(dir)) {}
+
+  const std::string dir_;
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_MODEL_WEIGHT_CACHE_H_

@@ -1,0 +1,34 @@
+// The number formats that weights have in a GGUF file, as facts: block length, block size, name,
+// GGUF's number.
+#ifndef EFEDLLM_TENSOR_DTYPE_H_
+#define EFEDLLM_TENSOR_DTYPE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "absl/strings/string_view.h"
+
+namespace efedllm {
+
+// The values are GGUF's tensor type numbers (ggml_type), so that they can stand in files and
+// messages.
+enum class DType : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ8_0 = 8, kQ6_K = 14, kBF16 = 30 };
+
+// nullopt: a type that this build can't compute with.
+std::optional<DType> DTypeFromGguf(uint32_t gguf_type);
+
+// GGUF's name of any type number, known to us or not ("Q4_K"), for error messages.
+absl::string_view GgufTypeName(uint32_t gguf_type);
+absl::string_view DTypeName(DType dtype);
+
+// Values in a block, and the bytes that a block takes. 1 value for the float types.
+size_t BlockValues(DType dtype);
+size_t BlockBytes(DType dtype);
+
+// Bytes of a row of n values. nullopt: n is not a multiple of the block, or the size overflows.
+std::optional<uint64_t> RowBytes(DType dtype, uint64_t n);
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_TENSOR_DTYPE_H_
