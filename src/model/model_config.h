@@ -1,41 +1,13 @@
-// What a model is, read from a GGUF's metadata and proven sane: everything behind this struct may
-// trust it.
+// ModelConfig (cluster/model_config.h) from a GGUF: everything behind it may trust it.
 #ifndef EFEDLLM_MODEL_MODEL_CONFIG_H_
 #define EFEDLLM_MODEL_MODEL_CONFIG_H_
 
-#include <cstdint>
-#include <string>
-
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cluster/model_config.h"
 
 namespace efedllm {
 
 class GgufFile;
-
-// A decoder of the llama kind: RMSNorm, RoPE, grouped-query attention, SwiGLU.
-struct ModelConfig {
-  std::string architecture;  // "llama"
-  std::string name;          // general.name, printable
-  uint32_t layers = 0;
-  uint32_t d_model = 0;
-  uint32_t heads = 0;
-  uint32_t kv_heads = 0;  // divides heads
-  uint32_t head_dim = 0;  // even
-  uint32_t d_ffn = 0;
-  uint32_t vocab = 0;
-  uint32_t context = 0;  // the longest sequence that it was trained for
-  uint32_t rope_dims =
-      0;  // even, <= head_dim; the first rope_dims of a head rotate, in neighbouring pairs
-  float rope_base = 10000;
-  float norm_epsilon = 1e-5f;
-
-  friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
-};
-
-// Bounds that no real model exceeds and that keep every size computed from a config far from
-// overflow. InvalidArgument names the field. Both FromGguf and the wire check by this.
-absl::Status ValidateModelConfig(const ModelConfig& config);
 
 // Unimplemented: an architecture or feature (experts, RoPE scaling kind ...) that this build can't
 // run, by name. InvalidArgument: missing or absurd metadata.
