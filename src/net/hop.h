@@ -1,0 +1,73 @@
+// Frames from one node to the next: a long-lived client-streaming call, /efedllm.v1.Stage/Hop,
+// whose messages are opaque bytes here (wire/step_wire.h reads them). How it is built, and what a
+// hop costs: docs/decisions/ and bench/hop_bench.cc.
+#ifndef EFEDLLM_NET_HOP_H_
+#define EFEDLLM_NET_HOP_H_
+
+#include <grpcpp/server_builder.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/ids.h"
+#include "net/credentials.h"
+
+namespace efedllm {
+
+// The sending end of one edge. Send from one thread at a time.
+class HopSender {
+ public:
+  // Opens the stream; does not wait for the peer. transport is borrowed and outlives this.
+  static std::unique_ptr<HopSender> Open(const Transport& transport, const std::string& address,
+                                         NodeId peer);
+  ~HopSender();  // ends the stream, waits for what is under way, bounded
+
+  // Hands a frame to the transport, and waits while too many are under way. Unavailable: the stream
+  // broke (by what), and stays broken; DeadlineExceeded: the peer took nothing for timeout.
+  absl::Status Send(grpc::ByteBuffer frame, absl::Duration timeout);
+
+ private:
+  struct Impl;
+  explicit HopSender(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+struct HopFrame {
+  NodeId peer;  // proven by its certificate
+  grpc::ByteBuffer bytes;
+};
+
+// The receiving end of all edges into a node. Lives at least as long as the grpc::Server that it is
+// registered with.
+class HopReceiver {
+ public:
+  // max_frame_bytes: larger messages end their stream.
+  HopReceiver(const Transport& transport, size_t max_frame_bytes);
+  ~HopReceiver();
+
+  // Before BuildAndStart.
+  void Register(grpc::ServerBuilder& builder);
+
+  // The next frame of any stream; frames of a stream in order. Call from one thread: it does the
+  // transport's work itself, so that a frame needs no hand-over. While nobody calls, senders are
+  // held back. nullopt: timeout, or Shutdown.
+  std::optional<HopFrame> Next(absl::Duration timeout);
+
+  // Only this peer's streams are accepted from now on (streams of others end). nullopt: nobody's.
+  void SetUpstream(std::optional<NodeId> peer);
+
+  // Wakes Next for good. Call it before grpc::Server::Shutdown.
+  void Shutdown();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_NET_HOP_H_

@@ -1,0 +1,86 @@
+// The control messages between worker and coordinator <-> domain types, every field checked.
+#ifndef EFEDLLM_WIRE_CLUSTER_WIRE_H_
+#define EFEDLLM_WIRE_CLUSTER_WIRE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "cluster/model_config.h"
+#include "cluster/node_profile.h"
+#include "cluster/stage_plan.h"
+#include "cluster/step.h"
+#include "cluster/tensor_spec.h"
+#include "common/ids.h"
+#include "efedllm/cluster.pb.h"
+#include "svd/codec.h"
+
+namespace efedllm {
+
+// Nodes of different numbers refuse each other.
+inline constexpr uint32_t kProtocolVersion = 1;
+// Counts up when docs/numerics.md changes a bit of any result.
+inline constexpr uint32_t kNumericsId = 1;
+
+struct Hello {
+  uint32_t protocol_version = kProtocolVersion;
+  std::string engine_version;
+  uint32_t numerics_id = kNumericsId;
+  std::string name;  // printable, at most 64 bytes
+  NodeProfile profile;
+  std::string hop_address;  // "HOST:PORT" or ":PORT"
+};
+
+struct Assignment {
+  Epoch epoch;
+  LayerRange layers;
+  ModelConfig config;
+  std::vector<TensorSpec> tensors;  // with all chunk digests
+  uint64_t kv_tokens = 0;
+  StepLimits limits;
+  NodeId upstream;    // 0: the coordinator
+  NodeId downstream;  // 0: the coordinator
+  std::string downstream_address;
+  CodecId codec = CodecId::kF32;
+};
+
+enum class StageState { kFetching, kReady, kFailed };
+
+struct StageReport {
+  Epoch epoch;
+  StageState state = StageState::kFetching;
+  uint64_t bytes_held = 0;
+  uint64_t bytes_total = 0;
+  uint64_t bytes_fetched = 0;
+  std::string message;  // printable
+};
+
+struct StageCounters {
+  Epoch epoch;
+  uint64_t steps = 0;
+  uint64_t tokens = 0;
+  uint64_t compute_micros = 0;
+  uint64_t bytes_in = 0;
+  uint64_t bytes_out = 0;
+  uint64_t sequences = 0;
+  uint64_t kv_tokens_used = 0;
+  uint64_t kv_tokens_total = 0;
+};
+
+// ToWire: our own values, valid by construction. FromWire: InvalidArgument names the field.
+v1::Hello ToWire(const Hello& hello);
+v1::Assignment ToWire(const Assignment& assignment);
+v1::StageStatus ToWire(const StageReport& report);
+v1::Heartbeat ToWire(const StageCounters& counters);
+
+// FailedPrecondition: another protocol version; says both versions and which side to update.
+// (Checked first, so that the rest may change between versions.)
+absl::StatusOr<Hello> FromWire(const v1::Hello& message);
+absl::StatusOr<Assignment> FromWire(const v1::Assignment& message);
+absl::StatusOr<StageReport> FromWire(const v1::StageStatus& message);
+absl::StatusOr<StageCounters> FromWire(const v1::Heartbeat& message);
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_WIRE_CLUSTER_WIRE_H_
