@@ -1,0 +1,95 @@
+// Keys and values of a stage's sequences, in pages of 64 positions of all the stage's layers.
+#ifndef EFEDLLM_LAYERS_KV_CACHE_H_
+#define EFEDLLM_LAYERS_KV_CACHE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/ids.h"
+
+namespace efedllm {
+
+// tokens consecutive positions of one sequence, beginning at first_position.
+struct KvSpan {
+  SequenceId sequence;
+  uint32_t first_position = 0;
+  uint32_t tokens = 0;
+};
+
+struct KvShape {
+  uint32_t layers = 0;  // of the stage
+  uint32_t kv_heads = 0;
+  uint32_t head_dim = 0;
+
+  // Of one position, all layers, keys and values.
+  uint64_t BytesPerToken() const;
+};
+
+// A page holds, f32, for each layer and kv head: K as [head_dim][64] (lanes are positions), then V
+// as [64][head_dim]. Not thread-safe, except that different threads may write different heads or
+// positions of reserved pages. Memory is reserved at once, but takes RAM only when first written.
+class KvCache {
+ public:
+  static constexpr uint32_t kPagePositions = 64;
+
+  // tokens: room for this many positions, rounded up to whole pages. InvalidArgument: nothing or
+  // more than the address space holds; ResourceExhausted: the kernel refuses.
+  static absl::StatusOr<std::unique_ptr<KvCache>> Create(const KvShape& shape, uint64_t tokens);
+  ~KvCache();
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+
+  const KvShape& shape() const { return shape_; }
+
+  // Makes each span's sequence exactly first_position + tokens long: positions from first_position
+  // on are forgotten, then room is made (their contents are whatever was there, until written).
+  // All spans or none: InvalidArgument if a first_position is beyond its sequence's end or a
+  // sequence stands twice; ResourceExhausted if pages run out; nothing has changed then.
+  absl::Status Extend(absl::Span<const KvSpan> spans);
+
+  // Shortens a sequence to its first `length` positions; no effect if it is shorter or unknown.
+  void Truncate(SequenceId sequence, uint32_t length);
+  // Forgets a sequence; no effect if unknown.
+  void Release(SequenceId sequence);
+
+  uint32_t length(SequenceId sequence) const;  // positions; 0 if unknown
+  uint64_t sequences() const { return sequences_.size(); }
+  uint64_t tokens_used() const { return (total_pages_ - free_.size()) * kPagePositions; }
+  uint64_t tokens_total() const { return total_pages_ * kPagePositions; }
+
+  // The sequence's pages in order of position; borrowed until the next change. Empty if unknown.
+  absl::Span<float* const> pages(SequenceId sequence) const;
+  // Where K and V of a layer's head begin in every page, in floats. Then
+  //   key dimension d of position p     pages[p / 64][k_offset + d * 64 + p % 64]
+  //   value dimension d of position p   pages[p / 64][v_offset + p % 64 * head_dim + d]
+  size_t k_offset(uint32_t layer, uint32_t kv_head) const;
+  size_t v_offset(uint32_t layer, uint32_t kv_head) const;
+
+ private:
+  struct Sequence {
+    uint32_t length = 0;
+    std::vector<float*> pages;
+  };
+
+  KvCache(const KvShape& shape, float* memory, uint64_t bytes, uint64_t pages);
+  void Resize(Sequence& sequence, uint32_t length);
+
+  // Constant after construction.
+  const KvShape shape_;
+  float* const memory_;
+  const uint64_t bytes_;
+  const uint64_t total_pages_;
+
+  std::vector<uint64_t> free_;  // page numbers, the next one last
+  absl::flat_hash_map<SequenceId, Sequence> sequences_;
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_LAYERS_KV_CACHE_H_

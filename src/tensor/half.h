@@ -1,0 +1,21 @@
+// Exact conversions between f32 and the 16-bit float formats.
+#ifndef EFEDLLM_TENSOR_HALF_H_
+#define EFEDLLM_TENSOR_HALF_H_
+
+#include <cstdint>
+
+namespace efedllm {
+
+// IEEE binary16. Exact; subnormals, infinities and NaN included.
+float F16ToF32(uint16_t h);
+// Rounds to nearest, ties to even; overflow gives infinity, NaN stays NaN.
+uint16_t F32ToF16(float f);
+
+// bfloat16: the upper half of an f32.
+float Bf16ToF32(uint16_t h);
+// Rounds to nearest, ties to even; NaN stays NaN.
+uint16_t F32ToBf16(float f);
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_TENSOR_HALF_H_
