@@ -19,9 +19,10 @@
 namespace efedllm {
 namespace {
 
-// Opens a regular file for reading. The caller closes it.
+// Opens a regular file for reading. The caller closes it. O_NONBLOCK: a FIFO must not hang us;
+// files don't care.
 absl::StatusOr<int> OpenRegular(const std::string& path, struct stat* info) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return ErrnoStatus(errno, "open", path);
   if (fstat(fd, info) != 0 || !S_ISREG(info->st_mode)) {
     close(fd);
