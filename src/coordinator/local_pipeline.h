@@ -1,0 +1,63 @@
+// All layers in this process: the coordinator computes alone.
+#ifndef EFEDLLM_COORDINATOR_LOCAL_PIPELINE_H_
+#define EFEDLLM_COORDINATOR_LOCAL_PIPELINE_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/bounded_queue.h"
+#include "coordinator/pipeline.h"
+#include "layers/compute.h"
+#include "model/gguf.h"
+#include "model/stage_executor.h"
+#include "model/weight_cache.h"
+
+namespace efedllm {
+
+struct LocalPipelineOptions {
+  Epoch epoch{1};
+  uint64_t kv_tokens = 0;  // room for this many token positions, all sequences together
+  StepLimits limits;       // max_position 0: the model's context
+};
+
+// One stage, run by a thread of its own. Its one epoch serves from Create on.
+class LocalPipeline final : public Pipeline {
+ public:
+  // Loads the weights and makes a real forward pass. compute is borrowed, outlives this, and is
+  // used by nobody else at the same time. cache: may be null.
+  static absl::StatusOr<std::unique_ptr<LocalPipeline>> Create(const ModelConfig& config,
+                                                               const GgufFile& file,
+                                                               WeightCache* cache,
+                                                               const LocalPipelineOptions& options,
+                                                               Compute& compute);
+  ~LocalPipeline() override;
+
+  absl::StatusOr<PipelineCapacity> Capacity() const override;
+  absl::Status Submit(Step step, Matrix hidden) override;
+  std::optional<StepResult> NextResult(absl::Duration timeout) override;
+  void SetActiveSequences(size_t) override {}
+
+ private:
+  struct Work {
+    Step step;
+    Matrix hidden;
+  };
+
+  LocalPipeline(PipelineCapacity capacity, std::unique_ptr<StageExecutor> executor);
+  void Run();
+
+  const PipelineCapacity capacity_;
+  const std::unique_ptr<StageExecutor> executor_;
+  BoundedQueue<Work> work_;
+  BoundedQueue<StepResult> results_;
+  std::thread thread_;
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_COORDINATOR_LOCAL_PIPELINE_H_

@@ -1,0 +1,37 @@
+// OpenAI's HTTP API over the scheduler: /v1/models, /v1/completions, /v1/chat/completions, /health
+// and /metrics.
+#ifndef EFEDLLM_COORDINATOR_OPENAI_API_H_
+#define EFEDLLM_COORDINATOR_OPENAI_API_H_
+
+#include <memory>
+
+#include "absl/strings/string_view.h"
+#include "common/clock.h"
+#include "coordinator/scheduler.h"
+#include "coordinator/served_model.h"
+#include "net/http_server.h"
+#include "prometheus/registry.h"
+
+namespace efedllm {
+
+// Thread-safe. Every error is a reply in OpenAI's form {"error": {message, type, param, code}}.
+class OpenAiApi {
+ public:
+  // Everything is borrowed and outlives this, and the HTTP server's last exchange.
+  OpenAiApi(const Clock& clock, const ServedModel& model, Scheduler& scheduler,
+            prometheus::Registry& registry);
+  ~OpenAiApi();
+
+  // An HttpServer::Handler.
+  void Handle(HttpExchange& exchange);
+  // An HttpServer::ErrorReply.
+  static HttpReply ErrorReply(int status, absl::string_view message);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_COORDINATOR_OPENAI_API_H_
