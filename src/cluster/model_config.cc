@@ -26,12 +26,12 @@ absl::Status FirstError(std::initializer_list<absl::Status> checks) {
 absl::Status ValidateModelConfig(const ModelConfig& config) {
   const absl::Status ranges = FirstError({
       InRange("layer count", config.layers, 1, 1024),
-      InRange("width (embedding_length)", config.d_model, 1, 1u << 17),
+      InRange("width (embedding_length)", config.d_model, 2, 1u << 17),
       InRange("head count", config.heads, 1, 4096),
       InRange("key/value head count", config.kv_heads, 1, config.heads),
       InRange("head dimension", config.head_dim, 2, 1024),
-      InRange("feed-forward width", config.d_ffn, 1, 1u << 20),
-      InRange("vocabulary", config.vocab, 1, 1u << 22),
+      InRange("feed-forward width", config.d_ffn, 2, 1u << 20),
+      InRange("vocabulary", config.vocab, 2, 1u << 22),
       InRange("context length", config.context, 1, 1u << 27),
       InRange("rope dimension count", config.rope_dims, 2, config.head_dim),
   });

@@ -11,9 +11,12 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "layers/compute.h"
+#include "layers/linear.h"
 #include "model/gguf.h"
 #include "model/model_config.h"
+#include "model/tensor_hasher.h"
 #include "model/weight_cache.h"
+#include "tensor/dtype.h"
 #include "tensor/matrix.h"
 
 namespace efedllm {
@@ -27,18 +30,23 @@ class Embedding {
   absl::Status Lookup(absl::Span<const int32_t> tokens, MatrixRef out) const;
 
  private:
-  const ModelConfig* config_ = nullptr;
-  const GgufTensor* tensor_ = nullptr;
+  DType dtype_ = DType::kF32;
+  uint64_t rows_ = 0;
+  uint64_t cols_ = 0;
+  absl::Span<const uint8_t> bytes_;
 };
 
 // RMSNorm and output.weight (token_embd.weight where the model ties them). One call at a time.
+// Immutable but for its scratch memory.
 class OutputHead {
  public:
-  // compute is borrowed and outlives this. cache: may be null.
+  // compute is borrowed and outlives this. cache, hasher: as for LoadStageTensors.
   static absl::StatusOr<std::unique_ptr<OutputHead>> Create(const ModelConfig& config,
                                                             const GgufFile& file,
-                                                            WeightCache* cache, Compute& compute);
-  // hidden: [n, d_model]; logits: [n, vocab].
+                                                            WeightCache* cache, Compute& compute,
+                                                            TensorHasher* hasher = nullptr);
+  // hidden: [n, d_model]; logits: [n, vocab]. Borrowed. A row of logits depends on its row of
+  // hidden alone.
   void Logits(ConstMatrixRef hidden, MatrixRef logits);
 
  private:
@@ -49,6 +57,8 @@ class OutputHead {
   const std::shared_ptr<const PackedTensor> weight_;
   const std::vector<float> norm_;
   Compute& compute_;
+  Linear linear_;
+  std::vector<float> normed_;  // scratch
 };
 
 }  // namespace efedllm

@@ -60,6 +60,10 @@ class GgufFile {
   absl::Span<const uint8_t> header_bytes() const { return header_; }  // all before the tensor data
   const MappedFile& mapping() const { return mapping_; }              // empty after Parse
 
+  // Lets the kernel drop the tensor's pages from our memory; reading brings them back. For tensors
+  // that were read once (hashed, packed), so that a model larger than RAM can be worked through.
+  void DropPages(const GgufTensor& tensor) const;
+
  private:
   MappedFile mapping_;
   absl::Span<const uint8_t> bytes_;

@@ -13,6 +13,7 @@
 #include "cluster/step.h"
 #include "layers/compute.h"
 #include "model/model_config.h"
+#include "model/tensor_hasher.h"
 #include "model/weight_cache.h"
 #include "model/weights.h"
 #include "tensor/matrix.h"
@@ -42,9 +43,10 @@ class StageExecutor {
 
   // Runs the layers over one step, in place. hidden: [step.tokens(), d_model] f32, borrowed. One
   // call at a time. The result of a row depends on its sequence's tokens alone: not on its batch
-  // mates, the chunking, threads or ISA. ResourceExhausted: no KV page left; InvalidArgument: the
-  // step is not valid (see step.h) or breaks the limits. The step has then changed nothing, except
-  // that its releases happened.
+  // mates, the chunking, threads or ISA. InvalidArgument: the step is not valid (see step.h),
+  // breaks the limits, or hidden has another shape or values that are not finite;
+  // ResourceExhausted: no KV page left. The step has then changed nothing, except that its releases
+  // may have happened.
   absl::Status Run(const Step& step, MatrixRef hidden);
 
   // A real forward pass of one made-up token, whose KV is dropped again. Internal: the output is
@@ -65,11 +67,17 @@ class StageExecutor {
 // Bytes of KV that one layer keeps per token position.
 uint64_t KvBytesPerToken(const ModelConfig& config);
 
-// Packs the stage's tensors straight from the file: through the cache where there is one, else into
-// memory.
+// Packs tensors of the file (as StageTensors or HeadTensors gave them), one after the other:
+// through the cache where there is one (hasher names the tensors; null: they are hashed here), else
+// into memory. In the order of specs.
+absl::StatusOr<std::vector<StageTensor>> LoadTensors(const GgufFile& file,
+                                                     std::vector<TensorSpec> specs,
+                                                     WeightCache* cache, TensorHasher* hasher);
+// The same for all tensors of a stage.
 absl::StatusOr<std::vector<StageTensor>> LoadStageTensors(const ModelConfig& config,
                                                           const GgufFile& file, LayerRange layers,
-                                                          WeightCache* cache);
+                                                          WeightCache* cache,
+                                                          TensorHasher* hasher = nullptr);
 
 }  // namespace efedllm
 

@@ -2,8 +2,8 @@
 // fetches nothing and maps what is there, a new plan fetches only what is new, and weights are in
 // RAM once.
 //
-//   <dir>/<tensor id>.packed   header (magic, layout version, dtype, shape, XXH3 of the data), then
-//   the packed data <dir>/<tensor id>.part     verified chunks so far, in order
+//   <dir>/<tensor id>.packed   see packed_file.h
+//   <dir>/<tensor id>.part     verified chunks so far, in order
 #ifndef EFEDLLM_MODEL_WEIGHT_CACHE_H_
 #define EFEDLLM_MODEL_WEIGHT_CACHE_H_
 
@@ -12,11 +12,11 @@
 #include <string>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/file.h"
+#include "layers/packed_matrix.h"
 #include "model/weights.h"
 
 namespace efedllm {
@@ -24,9 +24,10 @@ namespace efedllm {
 // One tensor in the kernels' form. Immutable; shared by the executors that use it.
 class PackedTensor {
  public:
-  // Packs GGUF bytes (spec.bytes() of them) into memory of its own.
-  static std::shared_ptr<const PackedTensor> FromGguf(const TensorSpec& spec,
-                                                      absl::Span<const uint8_t> gguf);
+  // Packs GGUF bytes (spec.bytes() of them) into memory of its own. ResourceExhausted: there is not
+  // enough.
+  static absl::StatusOr<std::shared_ptr<const PackedTensor>> FromGguf(
+      const TensorSpec& spec, absl::Span<const uint8_t> gguf);
   // Takes over a mapped .packed file; data begins at offset.
   PackedTensor(const TensorSpec& spec, MappedFile file, size_t offset);
 
@@ -34,6 +35,10 @@ class PackedTensor {
   uint64_t rows() const { return rows_; }
   uint64_t cols() const { return cols_; }
   absl::Span<const uint8_t> data() const { return data_; }  // aligned to 64 bytes
+  // The same, as the kernels take it. matrix(): where rows() > 1; vector(): [cols()], where it
+  // is 1.
+  PackedMatrix matrix() const;
+  absl::Span<const float> vector() const;
 
  private:
   PackedTensor() = default;
@@ -49,7 +54,7 @@ class PackedTensor {
 // Thread-safe for different tensors; one caller at a time per tensor.
 class WeightCache {
  public:
-  // Makes the folder. dir empty: FailedPrecondition.
+  // Makes the folder, and removes what a crash left half written. dir empty: FailedPrecondition.
   static absl::StatusOr<std::unique_ptr<WeightCache>> Open(const std::string& dir);
 
   // The packed tensor. NotFound: not cached, or damaged (then the file is removed and said so in
@@ -61,16 +66,18 @@ class WeightCache {
   absl::StatusOr<std::shared_ptr<const PackedTensor>> Put(const TensorSpec& spec,
                                                           absl::Span<const uint8_t> gguf);
 
-  // Chunks that a fetch need not ask for again: [0, result) are in the .part file and verified.
+  // Chunks that a fetch need not ask for again: [0, result) are in the .part file, and were just
+  // verified again; what follows them is cut off. Ask once before a fetch goes on.
   absl::StatusOr<uint64_t> ChunksHeld(const TensorSpec& spec);
-  // The next chunk (index == ChunksHeld). DataLoss: its SHA-256 is another; nothing is kept of it
-  // then.
+  // The next chunk. DataLoss: its size or SHA-256 is another; FailedPrecondition: it is not the
+  // next one; ResourceExhausted: the disk is full. Nothing is kept of it then.
   absl::Status AddChunk(const TensorSpec& spec, uint64_t index, absl::Span<const uint8_t> bytes);
   // After the last chunk: packs the .part file into .packed, removes it, and returns the mapping.
   absl::StatusOr<std::shared_ptr<const PackedTensor>> Finish(const TensorSpec& spec);
 
  private:
   explicit WeightCache(std::string dir) : dir_(std::move(dir)) {}
+  std::string Path(const TensorSpec& spec, absl::string_view suffix) const;
 
   const std::string dir_;
 };

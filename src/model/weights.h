@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "cluster/stage_plan.h"
 #include "cluster/tensor_spec.h"
 #include "model/gguf.h"
@@ -15,18 +16,36 @@
 
 namespace efedllm {
 
+// Optional: divides RoPE's angles (Llama 3). [rope_dims / 2].
+inline constexpr absl::string_view kRopeFreqsTensor = "rope_freqs.weight";
+
 // The tensors of layers [first, last), in the order in which they are used; rope_freqs.weight,
 // where the model has it, first. Shapes and types are checked against the config: InvalidArgument
 // or Unimplemented names the tensor. Chunk digests are left empty; see TensorHasher.
 absl::StatusOr<std::vector<TensorSpec>> StageTensors(const ModelConfig& config,
                                                      const GgufFile& file, LayerRange layers);
 
-// The same check for a list that came over the wire: exactly the tensors that these layers need, of
-// the right shapes.
+// token_embd.weight, and the two tensors of the head; checked like the stage's.
+struct HeadSpecs {
+  TensorSpec norm;    // output_norm.weight
+  TensorSpec weight;  // output.weight, or token_embd.weight where the model ties them
+};
+absl::StatusOr<TensorSpec> EmbeddingTensor(const ModelConfig& config, const GgufFile& file);
+absl::StatusOr<HeadSpecs> HeadTensors(const ModelConfig& config, const GgufFile& file);
+
+// That all of the model's tensors are there and right, and no other that would change the result
+// (biases, QK-norms ...): Unimplemented names it.
+absl::Status CheckModelTensors(const ModelConfig& config, const GgufFile& file);
+
+// The shape and type check of StageTensors for any list: exactly the tensors that these layers
+// need, in any order.
+absl::Status CheckStageShapes(const ModelConfig& config, LayerRange layers,
+                              const std::vector<TensorSpec>& tensors);
+// The same for a list that came over the wire, whose chunk digests must all be there.
 absl::Status ValidateStageTensors(const ModelConfig& config, LayerRange layers,
                                   const std::vector<TensorSpec>& tensors);
 
-// Bytes of a tensor as packed for the kernels, and of a whole layer: the planner's input.
+// Bytes of a tensor as packed for the kernels; a vector stays as it is.
 uint64_t PackedBytes(const TensorSpec& tensor);
 
 }  // namespace efedllm
