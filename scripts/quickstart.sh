@@ -19,6 +19,7 @@ children=()
 state=
 stop() {
   trap '' INT TERM HUP
+  exec 2>/dev/null  # bash would name every child that it sees end
   # Workers first: a coordinator that loses its workers has nothing to drain.
   for ((i = ${#children[@]} - 1; i >= 0; i--)); do kill -TERM -- "-${children[i]}" 2>/dev/null || true; done
   for ((tries = 0; tries < 100; tries++)); do
