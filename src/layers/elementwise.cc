@@ -1,0 +1,42 @@
+#include "layers/elementwise.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+#include "layers/kernels/kernel_table.h"
+
+namespace efedllm {
+namespace {
+
+constexpr size_t kRowsPerChunk = 4;
+
+template <class Body>
+void ForRows(Compute& compute, size_t rows, const Body& body) {
+  compute.team->ParallelFor((rows + kRowsPerChunk - 1) / kRowsPerChunk, [&](size_t chunk) {
+    const size_t end = std::min(rows, (chunk + 1) * kRowsPerChunk);
+    for (size_t r = chunk * kRowsPerChunk; r < end; ++r) body(r);
+  });
+}
+
+}  // namespace
+
+void RmsNorm(Compute& compute, ConstMatrixRef x, absl::Span<const float> weight, float epsilon,
+             MatrixRef y) {
+  CHECK(weight.size() == x.cols && y.rows == x.rows && y.cols == x.cols);
+  ForRows(compute, x.rows, [&](size_t r) {
+    compute.kernels->rms_norm(x.row(r), weight.data(), x.cols, epsilon, y.row(r));
+  });
+}
+
+void SiluMul(Compute& compute, MatrixRef gate, ConstMatrixRef up) {
+  CHECK(gate.rows == up.rows && gate.cols == up.cols);
+  ForRows(compute, gate.rows,
+          [&](size_t r) { compute.kernels->silu_mul(gate.row(r), up.row(r), gate.cols); });
+}
+
+void Add(Compute& compute, MatrixRef x, ConstMatrixRef y) {
+  CHECK(x.rows == y.rows && x.cols == y.cols);
+  ForRows(compute, x.rows, [&](size_t r) { compute.kernels->add(x.row(r), y.row(r), x.cols); });
+}
+
+}  // namespace efedllm

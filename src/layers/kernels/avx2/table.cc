@@ -1,0 +1,23 @@
+#include "layers/kernels/avx2/avx2.h"
+#include "layers/kernels/dispatch.h"
+
+namespace efedllm {
+
+const KernelTable kAvx2Table = {
+    .name = "avx2",
+    .matmul_f32 = avx2::MatmulF32,
+    .matmul_f16 = avx2::MatmulF16,
+    .matmul_bf16 = avx2::MatmulBf16,
+    .matmul_q8_0 = avx2::MatmulQ8_0,
+    .matmul_q4_0 = avx2::MatmulQ4_0,
+    .matmul_q6_k = avx2::MatmulQ6K,
+    .quantize = avx2::Quantize,
+    .rms_norm = avx2::RmsNorm,
+    .rope = avx2::Rope,
+    .attend = avx2::Attend,
+    .silu_mul = avx2::SiluMul,
+    .add = avx2::Add,
+    .exp = avx2::Exp,
+};
+
+}  // namespace efedllm

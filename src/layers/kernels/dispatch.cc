@@ -1,0 +1,31 @@
+// Asks the CPU what it runs. Compiled for the baseline ISA, unlike what it hands out.
+#include "layers/kernels/dispatch.h"
+
+#include "layers/kernels/kernel_table.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace efedllm {
+
+#if defined(__x86_64__)
+namespace {
+
+bool CpuHasF16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
+}  // namespace
+
+const KernelTable* Avx2Kernels() {
+  static const bool runs =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && CpuHasF16c();
+  return runs ? &kAvx2Table : nullptr;
+}
+#else
+const KernelTable* Avx2Kernels() { return nullptr; }
+#endif
+
+}  // namespace efedllm

@@ -1,0 +1,13 @@
+// The tables of the per-ISA files. Only dispatch.cc may take them: it has asked the CPU first.
+#ifndef EFEDLLM_LAYERS_KERNELS_DISPATCH_H_
+#define EFEDLLM_LAYERS_KERNELS_DISPATCH_H_
+
+#include "layers/kernels/kernel_table.h"
+
+namespace efedllm {
+
+extern const KernelTable kAvx2Table;  // needs AVX2, FMA and F16C
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_LAYERS_KERNELS_DISPATCH_H_

@@ -1,0 +1,114 @@
+#include "layers/linear.h"
+
+#include <algorithm>
+
+#include "absl/container/inlined_vector.h"
+#include "common/check.h"
+
+namespace efedllm {
+namespace {
+
+// The activations of a panel stay in the second-level cache while the weights pass.
+constexpr size_t kPanelColumns = 64;
+// Weights that one chunk reads: long enough to stream, short enough to balance.
+constexpr size_t kChunkBytes = 96 * 1024;
+constexpr size_t kQuantizeRowsPerChunk = 4;
+
+bool IsQuantized(DType dtype) { return BlockValues(dtype) > 1; }
+
+MatmulKernel KernelOf(const KernelTable& kernels, DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return kernels.matmul_f32;
+    case DType::kF16:
+      return kernels.matmul_f16;
+    case DType::kBF16:
+      return kernels.matmul_bf16;
+    case DType::kQ8_0:
+      return kernels.matmul_q8_0;
+    case DType::kQ4_0:
+      return kernels.matmul_q4_0;
+    case DType::kQ6_K:
+      return kernels.matmul_q6_k;
+  }
+  CheckFailed(__FILE__, __LINE__, "a DType outside of the enum");
+}
+
+// How a term's product is cut up. Chunks are numbered panel by panel.
+struct Cut {
+  size_t groups_per_chunk;
+  size_t group_chunks;
+  size_t chunks;
+};
+
+Cut CutUp(const PackedMatrix& w, size_t columns, int threads) {
+  const size_t group_bytes = PackedGroupBytes(w.dtype, w.cols);
+  const size_t by_size = std::max<size_t>(1, kChunkBytes / std::max<size_t>(1, group_bytes));
+  const size_t by_balance = std::max<size_t>(1, w.groups() / (4 * std::max(1, threads)));
+  Cut cut;
+  cut.groups_per_chunk = std::min(by_size, by_balance);
+  cut.group_chunks = (w.groups() + cut.groups_per_chunk - 1) / cut.groups_per_chunk;
+  cut.chunks = cut.group_chunks * ((columns + kPanelColumns - 1) / kPanelColumns);
+  return cut;
+}
+
+// One chunk's part of args, which describes the whole product.
+MatmulArgs Part(MatmulArgs args, const Cut& cut, size_t chunk, size_t element_bytes) {
+  const size_t group = chunk % cut.group_chunks * cut.groups_per_chunk;
+  const size_t column = chunk / cut.group_chunks * kPanelColumns;
+  args.w += group * args.group_bytes;
+  args.rows = std::min(args.rows - group * kGroupRows, cut.groups_per_chunk * kGroupRows);
+  args.x = static_cast<const uint8_t*>(args.x) + column * args.x_stride * element_bytes;
+  args.columns = std::min(args.columns - column, kPanelColumns);
+  args.y += column * args.y_stride + group * kGroupRows;
+  return args;
+}
+
+}  // namespace
+
+void Linear::Quantize(ConstMatrixRef x) {
+  const size_t blocks = x.cols / kQuantValues;
+  if (quantized_.size() < x.rows * blocks) quantized_.resize(x.rows * blocks);
+  const size_t chunks = (x.rows + kQuantizeRowsPerChunk - 1) / kQuantizeRowsPerChunk;
+  compute_.team->ParallelFor(chunks, [&](size_t chunk) {
+    const size_t first = chunk * kQuantizeRowsPerChunk;
+    const size_t rows = std::min(kQuantizeRowsPerChunk, x.rows - first);
+    compute_.kernels->quantize(x.row(first), rows * blocks, &quantized_[first * blocks]);
+  });
+}
+
+void Linear::Run(ConstMatrixRef x, absl::Span<const LinearTerm> terms) {
+  absl::InlinedVector<Cut, 4> cuts;
+  size_t chunks = 0;
+  bool quantized = false;
+  for (const LinearTerm& term : terms) {
+    CHECK(term.w.cols == x.cols && term.y.rows == x.rows && term.y.cols == term.w.rows);
+    cuts.push_back(CutUp(term.w, x.rows, compute_.team->threads()));
+    chunks += cuts.back().chunks;
+    quantized |= IsQuantized(term.w.dtype);
+  }
+  if (quantized) Quantize(x);
+  compute_.team->ParallelFor(chunks, [&](size_t chunk) {
+    size_t i = 0;
+    for (; chunk >= cuts[i].chunks; ++i) chunk -= cuts[i].chunks;
+    const LinearTerm& term = terms[i];
+    MatmulArgs args{.w = term.w.data,
+                    .group_bytes = PackedGroupBytes(term.w.dtype, term.w.cols),
+                    .rows = term.w.rows,
+                    .k = x.cols,
+                    .x = x.data,
+                    .x_stride = x.cols,
+                    .columns = x.rows,
+                    .y = term.y.data,
+                    .y_stride = term.w.rows};
+    size_t element_bytes = sizeof(float);
+    if (IsQuantized(term.w.dtype)) {
+      args.x = quantized_.data();
+      args.x_stride = x.cols / kQuantValues;
+      element_bytes = sizeof(QuantBlock);
+    }
+    KernelOf(*compute_.kernels, term.w.dtype)(Part(args, cuts[i], chunk, element_bytes));
+  });
+}
+
+}  // namespace efedllm
