@@ -7,6 +7,7 @@
 
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server_builder.h>
 #include <grpcpp/server_context.h>
 
 #include <memory>
@@ -17,6 +18,7 @@
 #include "absl/time/time.h"
 #include "common/ids.h"
 #include "common/sha256.h"
+#include "net/address.h"
 
 namespace efedllm {
 
@@ -94,9 +96,9 @@ class Transport {
   NodeId self_;
 };
 
-// True for 127.0.0.0/8, ::1 and localhost: where --insecure is allowed. address: HOST:PORT,
-// [V6]:PORT.
-bool IsLoopback(absl::string_view address);
+// What all our gRPC servers have in common: one process per port, keepalive that matches Dial's,
+// bounded concurrent calls and threads. Before BuildAndStart.
+void ConfigureServer(grpc::ServerBuilder& builder);
 
 }  // namespace efedllm
 
