@@ -110,7 +110,7 @@ absl::StatusOr<std::shared_ptr<const PackedTensor>> WeightCache::Get(const Tenso
   const std::string path = Path(spec, ".packed");
   absl::StatusOr<MappedFile> file = MapPackedFile(path, spec);
   if (absl::IsDataLoss(file.status())) {
-    spdlog::warn("{}; it is removed and fetched again", std::string(file.status().message()));
+    spdlog::warn("{}; it is removed and made anew", std::string(file.status().message()));
     if (unlink(path.c_str()) != 0) return ErrnoStatus(errno, "remove", path);
     return absl::NotFoundError(file.status().message());
   }

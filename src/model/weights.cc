@@ -198,4 +198,21 @@ absl::Status CheckStageShapes(const ModelConfig& config, LayerRange layers,
                                                  layers.first, ", ", layers.last, ") do not need"));
 }
 
+absl::Status ValidateStageTensors(const ModelConfig& config, LayerRange layers,
+                                  const std::vector<TensorSpec>& tensors) {
+  RETURN_IF_ERROR(CheckStageShapes(config, layers, tensors));
+  for (const TensorSpec& spec : tensors) {
+    if (spec.chunks.size() == spec.chunk_count()) continue;
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.name, " has ",
+                                                   spec.chunks.size(), " chunk digests, not ",
+                                                   spec.chunk_count()));
+  }
+  return absl::OkStatus();
+}
+
+uint64_t PackedBytes(const TensorSpec& tensor) {
+  if (tensor.rows == 1) return tensor.bytes();
+  return PackedMatrixBytes(tensor.dtype, tensor.rows, tensor.cols);
+}
+
 }  // namespace efedllm
