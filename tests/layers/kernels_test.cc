@@ -1,0 +1,197 @@
+// Every table of kernels equals the scalar one, bit for bit.
+#include <algorithm>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "layers/kernels/kernel_table.h"
+#include "layers/layers_world.h"
+
+namespace efedllm {
+namespace {
+
+class Kernels : public testing::TestWithParam<const KernelTable*> {
+ protected:
+  const KernelTable& scalar_ = ScalarKernels();
+  const KernelTable& table_ = *GetParam();
+};
+
+INSTANTIATE_TEST_SUITE_P(Isa, Kernels, testing::ValuesIn(RunnableKernels()),
+                         [](const auto& table) { return std::string(table.param->name); });
+
+MatmulKernel KernelOf(const KernelTable& table, DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return table.matmul_f32;
+    case DType::kF16:
+      return table.matmul_f16;
+    case DType::kBF16:
+      return table.matmul_bf16;
+    case DType::kQ8_0:
+      return table.matmul_q8_0;
+    case DType::kQ4_0:
+      return table.matmul_q4_0;
+    case DType::kQ6_K:
+      return table.matmul_q6_k;
+  }
+  return nullptr;
+}
+
+std::vector<QuantBlock> Quantized(const KernelTable& table, const std::vector<float>& x) {
+  std::vector<QuantBlock> blocks(x.size() / kQuantValues);
+  table.quantize(x.data(), blocks.size(), blocks.data());
+  return blocks;
+}
+
+// y: [columns, rows + gap]; the gap keeps its 7s if nothing writes beyond a column.
+std::vector<float> Product(const KernelTable& table, const PackedMatrix& w,
+                           const std::vector<float>& x, const std::vector<QuantBlock>& quantized,
+                           size_t columns) {
+  constexpr size_t kGap = 3;
+  std::vector<float> y(columns * (w.rows + kGap), 7.0f);
+  const bool int8 = BlockValues(w.dtype) > 1;
+  KernelOf(table, w.dtype)({.w = w.data,
+                            .group_bytes = PackedGroupBytes(w.dtype, w.cols),
+                            .rows = w.rows,
+                            .k = w.cols,
+                            .x = int8 ? static_cast<const void*>(quantized.data()) : x.data(),
+                            .x_stride = int8 ? w.cols / kQuantValues : w.cols,
+                            .columns = columns,
+                            .y = y.data(),
+                            .y_stride = w.rows + kGap});
+  return y;
+}
+
+TEST_P(Kernels, MatmulsEqualTheDefinition) {
+  constexpr uint64_t kSeed = 20;
+  Random random(kSeed);
+  for (DType dtype : kAllDtypes) {
+    for (int i = 0; i < 12; ++i) {
+      const size_t rows = 1 + random.Below(70), columns = i == 0 ? 1 : 1 + random.Below(19);
+      const size_t cols = BlockValues(dtype) * (1 + random.Below(dtype == DType::kQ6_K ? 3
+                                                                 : i % 2               ? 9
+                                                                                       : 172));
+      const OwnedMatrix w = OwnedMatrix::Random(random, dtype, rows, cols);
+      const std::vector<float> x = Gaussians(random, columns * cols);
+      std::vector<QuantBlock> quantized;
+      if (BlockValues(dtype) > 1) quantized = Quantized(scalar_, x);
+      EXPECT_TRUE(SameBits(Product(table_, w.view(), x, quantized, columns),
+                           Product(scalar_, w.view(), x, quantized, columns)))
+          << DTypeName(dtype) << " " << rows << "x" << cols << ", " << columns << " columns, seed "
+          << kSeed;
+    }
+  }
+}
+
+// The largest numbers that the formats can hold: nothing saturates or overflows on the way.
+TEST_P(Kernels, QuantizedMatmulsAreExactAtTheExtremes) {
+  for (DType dtype : {DType::kQ8_0, DType::kQ4_0, DType::kQ6_K}) {
+    for (uint8_t fill : {0x00, 0x80, 0x7f, 0xff, 0x88}) {
+      const size_t rows = 16, cols = 256;
+      std::vector<uint8_t> gguf(rows * RowBytes(dtype, cols).value(), fill);
+      const size_t d = dtype == DType::kQ6_K ? kQ6KDOffset : 0;
+      for (size_t i = 0; i < gguf.size(); i += BlockBytes(dtype)) StoreF16(1.0f, &gguf[i + d]);
+      const OwnedMatrix w(dtype, rows, cols, gguf);
+      for (float sign : {1.0f, -1.0f}) {
+        const std::vector<float> x(cols, 127.0f * sign);
+        const std::vector<QuantBlock> quantized = Quantized(scalar_, x);
+        ASSERT_EQ(quantized[0].q[0], 127 * sign);
+        std::vector<float> row(cols);
+        DequantizeRow(dtype, gguf.data(), cols, row.data());
+        double exact = 0;
+        for (size_t k = 0; k < cols; ++k) exact += double{row[k]} * x[k];
+        const std::vector<float> y = Product(table_, w.view(), x, quantized, 1);
+        for (size_t r = 0; r < rows; ++r) EXPECT_EQ(y[r], static_cast<float>(exact));
+      }
+    }
+  }
+}
+
+TEST_P(Kernels, QuantizeEqualsTheDefinition) {
+  Random random(21);
+  std::vector<float> x = Gaussians(random, 32 * 50);
+  for (size_t i = 0; i < x.size(); ++i)
+    x[i] *= std::ldexp(1.0f, static_cast<int>(i / 32) * 5 - 125);
+  std::fill_n(x.begin() + 64, 32, 0.0f);
+  std::fill_n(x.begin() + 96, 32, -0.5f);
+  for (int i = 0; i < 32; ++i) x[128 + i] = static_cast<float>(i) - 15.5f;  // ties
+  x[128] = 127.0f;
+  const std::vector<QuantBlock> want = Quantized(scalar_, x), got = Quantized(table_, x);
+  EXPECT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(QuantBlock)), 0);
+  EXPECT_EQ(got[2].d, 0);
+  EXPECT_EQ(got[4].q[1], -14);  // -14.5 to even
+  for (const QuantBlock& block : got) {
+    int sum[2] = {};
+    for (int i = 0; i < 32; ++i) {
+      EXPECT_GE(block.q[i], -127);
+      sum[i / 16] += block.q[i];
+    }
+    EXPECT_EQ(block.sum[0], sum[0]);
+    EXPECT_EQ(block.sum[1], sum[1]);
+  }
+}
+
+TEST_P(Kernels, RowOperationsEqualTheDefinitionForAllLengths) {
+  Random random(22);
+  for (size_t n = 1; n < 70; ++n) {
+    const std::vector<float> x = Gaussians(random, n), w = Gaussians(random, n);
+    std::vector<float> a(n), b(n);
+    scalar_.rms_norm(x.data(), w.data(), n, 1e-5f, a.data());
+    table_.rms_norm(x.data(), w.data(), n, 1e-5f, b.data());
+    EXPECT_TRUE(SameBits(a, b)) << "rms_norm " << n;
+    a = b = x;
+    scalar_.silu_mul(a.data(), w.data(), n);
+    table_.silu_mul(b.data(), w.data(), n);
+    EXPECT_TRUE(SameBits(a, b)) << "silu_mul " << n;
+    scalar_.add(a.data(), w.data(), n);
+    table_.add(b.data(), w.data(), n);
+    EXPECT_TRUE(SameBits(a, b)) << "add " << n;
+    for (float& v : a) v *= 30;
+    b = a;
+    scalar_.exp(a.data(), n, a.data());
+    table_.exp(b.data(), n, b.data());
+    EXPECT_TRUE(SameBits(a, b)) << "exp " << n;
+  }
+}
+
+TEST_P(Kernels, RopeEqualsTheDefinition) {
+  Random random(23);
+  for (size_t dims = 2; dims <= 40; dims += 2) {
+    const size_t heads = 3, head_dim = dims + random.Below(3) * 2;
+    const std::vector<float> cos = Gaussians(random, dims), sin = Gaussians(random, dims);
+    std::vector<float> a = Gaussians(random, heads * head_dim), b = a;
+    scalar_.rope(a.data(), heads, head_dim, dims, cos.data(), sin.data());
+    table_.rope(b.data(), heads, head_dim, dims, cos.data(), sin.data());
+    EXPECT_TRUE(SameBits(a, b)) << dims;
+  }
+}
+
+TEST_P(Kernels, AttentionEqualsTheDefinition) {
+  Random random(24);
+  for (size_t head_dim : {2, 8, 20, 32, 64, 80, 128, 256}) {
+    for (size_t positions : {1, 2, 63, 64, 65, 130, 200}) {
+      std::vector<std::vector<float>> memory;
+      std::vector<const float*> pages;
+      for (size_t i = 0; i * 64 < positions; ++i) {
+        memory.push_back(Gaussians(random, 2 * 64 * head_dim));
+        pages.push_back(memory.back().data());
+      }
+      const std::vector<float> q = Gaussians(random, head_dim);
+      std::vector<float> a(head_dim), b(head_dim);
+      AttendArgs args{.q = q.data(),
+                      .pages = pages.data(),
+                      .k_offset = 0,
+                      .v_offset = 64 * head_dim,
+                      .head_dim = head_dim,
+                      .positions = positions,
+                      .scale = 0.3f,
+                      .out = a.data()};
+      scalar_.attend(args);
+      args.out = b.data();
+      table_.attend(args);
+      EXPECT_TRUE(SameBits(a, b)) << head_dim << " dims, " << positions << " positions";
+    }
+  }
+}
+
+}  // namespace
+}  // namespace efedllm
