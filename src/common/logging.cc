@@ -4,10 +4,10 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 
 namespace efedllm {
@@ -37,6 +37,24 @@ class JsonMessageFlag final : public spdlog::custom_flag_formatter {
   }
 };
 
+// Bytes of the character that text begins with; 0: a control character, or no UTF-8.
+size_t CharacterBytes(absl::string_view text) {
+  const auto lead = static_cast<uint8_t>(text[0]);
+  if (lead < 0x80) return lead < 0x20 || lead == 0x7f ? 0 : 1;
+  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return 0;
+  uint32_t code = lead & (0x7fu >> length);
+  for (size_t i = 1; i < length; ++i) {
+    const auto byte = static_cast<uint8_t>(text[i]);
+    if ((byte & 0xc0) != 0x80) return 0;
+    code = code << 6 | (byte & 0x3f);
+  }
+  constexpr uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};
+  const bool surrogate = code >= 0xd800 && code < 0xe000;
+  const bool control = code < 0xa0;
+  return code < kLeast[length] || code > 0x10ffff || surrogate || control ? 0 : length;
+}
+
 }  // namespace
 
 absl::Status InitLogging(absl::string_view level, bool json) {
@@ -60,8 +78,23 @@ absl::Status InitLogging(absl::string_view level, bool json) {
 }
 
 std::string Printable(absl::string_view text, size_t max_size) {
-  const bool cut = text.size() > max_size;
-  return absl::StrCat(absl::Utf8SafeCHexEscape(text.substr(0, max_size)), cut ? "..." : "");
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = CharacterBytes(text.substr(i));
+    if (i + std::max<size_t>(length, 1) > max_size) {
+      out += "...";
+      break;
+    }
+    if (length == 0 && text[i] == '\n') {
+      out += "\\n";
+    } else if (length == 0) {
+      absl::StrAppend(&out, "\\x", absl::Hex(static_cast<uint8_t>(text[i]), absl::kZeroPad2));
+    } else {
+      out.append(text.data() + i, length);
+    }
+    i += std::max<size_t>(length, 1);
+  }
+  return out;
 }
 
 }  // namespace efedllm

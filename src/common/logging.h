@@ -14,8 +14,8 @@ namespace efedllm {
 // level: trace, debug, info, warn, error, off. InvalidArgument: another word. Call once, in main.
 absl::Status InitLogging(absl::string_view level, bool json);
 
-// text with control characters escaped and cut to max_size bytes: safe to log and to put into an
-// error message.
+// text with control characters and what is no UTF-8 escaped, of at most its first max_size bytes:
+// safe to log and to put into an error message. Always UTF-8.
 std::string Printable(absl::string_view text, size_t max_size = 120);
 
 }  // namespace efedllm

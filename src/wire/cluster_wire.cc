@@ -1,0 +1,348 @@
+#include "wire/cluster_wire.h"
+
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+
+namespace efedllm {
+namespace {
+
+constexpr size_t kMaxNameBytes = 64;
+constexpr size_t kMaxAddressBytes = 300;
+constexpr size_t kMaxMessageBytes = 1024;
+// No machine and no counter comes near it, and sums of thousands stay far from overflow.
+constexpr uint64_t kMaxCount = uint64_t{1} << 48;
+constexpr double kMaxRate = 1e18;
+constexpr uint32_t kTensorsPerLayer = 16;
+constexpr uint64_t kMaxFrameValues = uint64_t{1} << 28;  // 1 GiB of f32 in one step
+
+absl::Status Wrong(absl::string_view field, absl::string_view why) {
+  return absl::InvalidArgumentError(absl::StrCat("malformed message: ", field, " ", why));
+}
+
+absl::Status CheckRange(absl::string_view field, uint64_t value, uint64_t least, uint64_t most) {
+  if (value >= least && value <= most) return absl::OkStatus();
+  return Wrong(field, absl::StrCat("is ", value, ", not in [", least, ", ", most, "]"));
+}
+
+absl::Status CheckText(absl::string_view field, absl::string_view text, size_t max_size) {
+  if (text.size() > max_size) {
+    return Wrong(field, absl::StrCat("has ", text.size(), " bytes; at most ", max_size));
+  }
+  for (const char c : text) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
+      return Wrong(field, "has control characters");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRate(absl::string_view field, double value) {
+  if (value >= 0 && value <= kMaxRate) return absl::OkStatus();  // false for NaN
+  return Wrong(field, "is no rate");
+}
+
+// "HOST:PORT", "[V6]:PORT" or ":PORT".
+absl::Status CheckAddress(absl::string_view field, absl::string_view address) {
+  RETURN_IF_ERROR(CheckText(field, address, kMaxAddressBytes));
+  const size_t colon = address.rfind(':');
+  uint32_t port = 0;
+  if (colon == absl::string_view::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port) ||
+      port == 0 || port > 65535) {
+    return Wrong(field, "is not HOST:PORT");
+  }
+  for (const char c : address.substr(0, colon)) {
+    const bool allowed = absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' ||
+                         c == '-' || c == '_' || c == ':' || c == '[' || c == ']' || c == '%';
+    if (!allowed) return Wrong(field, "is not HOST:PORT");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<NodeProfile> ProfileFromWire(const v1::NodeProfile& message) {
+  RETURN_IF_ERROR(CheckRange("profile.threads", message.threads(), 1, 4096));
+  RETURN_IF_ERROR(CheckRange("profile.memory_bytes", message.memory_bytes(), 0, kMaxCount));
+  RETURN_IF_ERROR(CheckRate("profile.read_bytes_per_second", message.read_bytes_per_second()));
+  RETURN_IF_ERROR(CheckRate("profile.int8_ops_per_second", message.int8_ops_per_second()));
+  RETURN_IF_ERROR(CheckRate("profile.f32_flops_per_second", message.f32_flops_per_second()));
+  NodeProfile profile;
+  profile.threads = message.threads();
+  profile.memory_bytes = message.memory_bytes();
+  profile.read_bytes_per_second = message.read_bytes_per_second();
+  profile.int8_ops_per_second = message.int8_ops_per_second();
+  profile.f32_flops_per_second = message.f32_flops_per_second();
+  return profile;
+}
+
+absl::StatusOr<ModelConfig> ConfigFromWire(const v1::ModelConfig& message) {
+  RETURN_IF_ERROR(CheckText("model.architecture", message.architecture(), kMaxNameBytes));
+  RETURN_IF_ERROR(CheckText("model.name", message.name(), 1024));
+  ModelConfig config;
+  config.architecture = message.architecture();
+  config.name = message.name();
+  config.layers = message.layers();
+  config.d_model = message.d_model();
+  config.heads = message.heads();
+  config.kv_heads = message.kv_heads();
+  config.head_dim = message.head_dim();
+  config.d_ffn = message.d_ffn();
+  config.vocab = message.vocab();
+  config.context = message.context();
+  config.rope_dims = message.rope_dims();
+  config.rope_base = message.rope_base();
+  config.norm_epsilon = message.norm_epsilon();
+  RETURN_IF_ERROR(ValidateModelConfig(config));
+  return config;
+}
+
+void ConfigToWire(const ModelConfig& config, v1::ModelConfig& message) {
+  message.set_architecture(config.architecture);
+  message.set_name(config.name);
+  message.set_layers(config.layers);
+  message.set_d_model(config.d_model);
+  message.set_heads(config.heads);
+  message.set_kv_heads(config.kv_heads);
+  message.set_head_dim(config.head_dim);
+  message.set_d_ffn(config.d_ffn);
+  message.set_vocab(config.vocab);
+  message.set_context(config.context);
+  message.set_rope_dims(config.rope_dims);
+  message.set_rope_base(config.rope_base);
+  message.set_norm_epsilon(config.norm_epsilon);
+}
+
+absl::StatusOr<TensorSpec> TensorFromWire(const v1::TensorSpec& message) {
+  RETURN_IF_ERROR(CheckText("tensor.name", message.name(), 128));
+  RETURN_IF_ERROR(CheckRange("tensor.rows", message.rows(), 1, uint64_t{1} << 24));
+  RETURN_IF_ERROR(CheckRange("tensor.cols", message.cols(), 1, uint64_t{1} << 24));
+  const std::optional<DType> dtype = DTypeFromGguf(message.dtype());
+  if (!dtype) return Wrong("tensor.dtype", absl::StrCat("is ", message.dtype(), ", unknown here"));
+  if (!RowBytes(*dtype, message.cols()))
+    return Wrong("tensor.cols", "is no whole number of blocks");
+  TensorSpec spec;
+  spec.name = message.name();
+  spec.dtype = *dtype;
+  spec.rows = message.rows();
+  spec.cols = message.cols();
+  const std::string& digests = message.chunk_sha256();
+  if (digests.size() != spec.chunk_count() * sizeof(Sha256Digest)) {
+    return Wrong("tensor.chunk_sha256", absl::StrCat("has ", digests.size(), " bytes for ",
+                                                     spec.chunk_count(), " chunks"));
+  }
+  spec.chunks.resize(spec.chunk_count());
+  for (size_t i = 0; i < spec.chunks.size(); ++i) {
+    digests.copy(reinterpret_cast<char*>(spec.chunks[i].data()), sizeof(Sha256Digest),
+                 i * sizeof(Sha256Digest));
+  }
+  return spec;
+}
+
+void TensorToWire(const TensorSpec& spec, v1::TensorSpec& message) {
+  message.set_name(spec.name);
+  message.set_dtype(static_cast<uint32_t>(spec.dtype));
+  message.set_rows(spec.rows);
+  message.set_cols(spec.cols);
+  std::string* digests = message.mutable_chunk_sha256();
+  digests->reserve(spec.chunks.size() * sizeof(Sha256Digest));
+  for (const Sha256Digest& chunk : spec.chunks) {
+    digests->append(reinterpret_cast<const char*>(chunk.data()), chunk.size());
+  }
+}
+
+absl::StatusOr<StepLimits> LimitsFromWire(const v1::StepLimits& message, uint32_t d_model) {
+  RETURN_IF_ERROR(
+      CheckRange("limits.max_tokens", message.max_tokens(), 1, kMaxFrameValues / d_model));
+  RETURN_IF_ERROR(CheckRange("limits.max_spans", message.max_spans(), 1, 1u << 14));
+  RETURN_IF_ERROR(CheckRange("limits.max_released", message.max_released(), 1, 1u << 16));
+  RETURN_IF_ERROR(CheckRange("limits.max_position", message.max_position(), 1, 1u << 27));
+  StepLimits limits;
+  limits.max_tokens = message.max_tokens();
+  limits.max_spans = message.max_spans();
+  limits.max_released = message.max_released();
+  limits.max_position = message.max_position();
+  return limits;
+}
+
+absl::StatusOr<LayerRange> LayersFromWire(const v1::Assignment& message, uint32_t layers) {
+  RETURN_IF_ERROR(CheckRange("last_layer", message.last_layer(), 1, layers));
+  RETURN_IF_ERROR(CheckRange("first_layer", message.first_layer(), 0, message.last_layer() - 1));
+  return LayerRange{message.first_layer(), message.last_layer()};
+}
+
+}  // namespace
+
+v1::Hello ToWire(const Hello& hello) {
+  v1::Hello message;
+  message.set_protocol_version(hello.protocol_version);
+  message.set_engine_version(hello.engine_version);
+  message.set_numerics_id(hello.numerics_id);
+  message.set_name(hello.name);
+  message.set_hop_address(hello.hop_address);
+  v1::NodeProfile& profile = *message.mutable_profile();
+  profile.set_threads(hello.profile.threads);
+  profile.set_memory_bytes(hello.profile.memory_bytes);
+  profile.set_read_bytes_per_second(hello.profile.read_bytes_per_second);
+  profile.set_int8_ops_per_second(hello.profile.int8_ops_per_second);
+  profile.set_f32_flops_per_second(hello.profile.f32_flops_per_second);
+  return message;
+}
+
+v1::Assignment ToWire(const Assignment& assignment) {
+  v1::Assignment message;
+  message.set_epoch(assignment.epoch.v);
+  message.set_first_layer(assignment.layers.first);
+  message.set_last_layer(assignment.layers.last);
+  ConfigToWire(assignment.config, *message.mutable_model());
+  for (const TensorSpec& spec : assignment.tensors) TensorToWire(spec, *message.add_tensors());
+  message.set_kv_tokens(assignment.kv_tokens);
+  v1::StepLimits& limits = *message.mutable_limits();
+  limits.set_max_tokens(assignment.limits.max_tokens);
+  limits.set_max_spans(assignment.limits.max_spans);
+  limits.set_max_released(assignment.limits.max_released);
+  limits.set_max_position(assignment.limits.max_position);
+  message.set_upstream_node(assignment.upstream.v);
+  message.set_downstream_node(assignment.downstream.v);
+  message.set_downstream_address(assignment.downstream_address);
+  message.set_codec(static_cast<uint32_t>(assignment.codec));
+  return message;
+}
+
+v1::StageStatus ToWire(const StageReport& report) {
+  v1::StageStatus message;
+  message.set_epoch(report.epoch.v);
+  switch (report.state) {
+    case StageState::kFetching:
+      message.set_state(v1::StageStatus::FETCHING);
+      break;
+    case StageState::kReady:
+      message.set_state(v1::StageStatus::READY);
+      break;
+    case StageState::kFailed:
+      message.set_state(v1::StageStatus::FAILED);
+      break;
+  }
+  message.set_bytes_held(report.bytes_held);
+  message.set_bytes_total(report.bytes_total);
+  message.set_bytes_fetched(report.bytes_fetched);
+  message.set_message(report.message);
+  return message;
+}
+
+v1::Heartbeat ToWire(const StageCounters& counters) {
+  v1::Heartbeat message;
+  message.set_epoch(counters.epoch.v);
+  message.set_steps(counters.steps);
+  message.set_tokens(counters.tokens);
+  message.set_compute_micros(counters.compute_micros);
+  message.set_bytes_in(counters.bytes_in);
+  message.set_bytes_out(counters.bytes_out);
+  message.set_sequences(counters.sequences);
+  message.set_kv_tokens_used(counters.kv_tokens_used);
+  message.set_kv_tokens_total(counters.kv_tokens_total);
+  return message;
+}
+
+absl::StatusOr<Hello> FromWire(const v1::Hello& message) {
+  if (message.protocol_version() != kProtocolVersion) {
+    const bool worker_is_older = message.protocol_version() < kProtocolVersion;
+    return absl::FailedPreconditionError(
+        absl::StrCat("the worker speaks protocol version ", message.protocol_version(),
+                     " and the coordinator version ", kProtocolVersion, ": update eFedLLM on the ",
+                     worker_is_older ? "worker" : "coordinator"));
+  }
+  RETURN_IF_ERROR(CheckText("engine_version", message.engine_version(), kMaxNameBytes));
+  RETURN_IF_ERROR(CheckText("name", message.name(), kMaxNameBytes));
+  RETURN_IF_ERROR(CheckAddress("hop_address", message.hop_address()));
+  Hello hello;
+  hello.protocol_version = message.protocol_version();
+  hello.engine_version = message.engine_version();
+  hello.numerics_id = message.numerics_id();
+  hello.name = message.name();
+  ASSIGN_OR_RETURN(hello.profile, ProfileFromWire(message.profile()));
+  hello.hop_address = message.hop_address();
+  return hello;
+}
+
+absl::StatusOr<Assignment> FromWire(const v1::Assignment& message) {
+  Assignment assignment;
+  RETURN_IF_ERROR(CheckRange("epoch", message.epoch(), 1, kMaxCount));
+  assignment.epoch = Epoch{message.epoch()};
+  ASSIGN_OR_RETURN(assignment.config, ConfigFromWire(message.model()));
+  ASSIGN_OR_RETURN(assignment.layers, LayersFromWire(message, assignment.config.layers));
+  RETURN_IF_ERROR(CheckRange("the number of tensors", static_cast<uint64_t>(message.tensors_size()),
+                             1, uint64_t{assignment.layers.size()} * kTensorsPerLayer + 1));
+  assignment.tensors.reserve(static_cast<size_t>(message.tensors_size()));
+  for (const v1::TensorSpec& tensor : message.tensors()) {
+    ASSIGN_OR_RETURN(TensorSpec spec, TensorFromWire(tensor));
+    assignment.tensors.push_back(std::move(spec));
+  }
+  RETURN_IF_ERROR(CheckRange("kv_tokens", message.kv_tokens(), 1, uint64_t{1} << 40));
+  assignment.kv_tokens = message.kv_tokens();
+  ASSIGN_OR_RETURN(assignment.limits, LimitsFromWire(message.limits(), assignment.config.d_model));
+  assignment.upstream = NodeId{message.upstream_node()};
+  assignment.downstream = NodeId{message.downstream_node()};
+  RETURN_IF_ERROR(CheckAddress("downstream_address", message.downstream_address()));
+  assignment.downstream_address = message.downstream_address();
+  const std::optional<CodecId> codec = CodecFromNumber(message.codec());
+  if (!codec) return Wrong("codec", absl::StrCat("is ", message.codec(), ", unknown here"));
+  assignment.codec = *codec;
+  return assignment;
+}
+
+absl::StatusOr<StageReport> FromWire(const v1::StageStatus& message) {
+  StageReport report;
+  switch (message.state()) {
+    case v1::StageStatus::FETCHING:
+      report.state = StageState::kFetching;
+      break;
+    case v1::StageStatus::READY:
+      report.state = StageState::kReady;
+      break;
+    case v1::StageStatus::FAILED:
+      report.state = StageState::kFailed;
+      break;
+    default:
+      return Wrong("state",
+                   absl::StrCat("is ", static_cast<int>(message.state()), ", unknown here"));
+  }
+  RETURN_IF_ERROR(CheckRange("epoch", message.epoch(), 0, kMaxCount));
+  RETURN_IF_ERROR(CheckRange("bytes_total", message.bytes_total(), 0, kMaxCount));
+  RETURN_IF_ERROR(CheckRange("bytes_held", message.bytes_held(), 0, message.bytes_total()));
+  RETURN_IF_ERROR(CheckRange("bytes_fetched", message.bytes_fetched(), 0, message.bytes_held()));
+  report.epoch = Epoch{message.epoch()};
+  report.bytes_held = message.bytes_held();
+  report.bytes_total = message.bytes_total();
+  report.bytes_fetched = message.bytes_fetched();
+  report.message = Printable(message.message(), kMaxMessageBytes);
+  return report;
+}
+
+absl::StatusOr<StageCounters> FromWire(const v1::Heartbeat& message) {
+  const std::pair<absl::string_view, uint64_t> fields[] = {
+      {"epoch", message.epoch()},         {"steps", message.steps()},
+      {"tokens", message.tokens()},       {"compute_micros", message.compute_micros()},
+      {"bytes_in", message.bytes_in()},   {"bytes_out", message.bytes_out()},
+      {"sequences", message.sequences()}, {"kv_tokens_total", message.kv_tokens_total()},
+  };
+  for (const auto& [field, value] : fields) RETURN_IF_ERROR(CheckRange(field, value, 0, kMaxCount));
+  RETURN_IF_ERROR(
+      CheckRange("kv_tokens_used", message.kv_tokens_used(), 0, message.kv_tokens_total()));
+  StageCounters counters;
+  counters.epoch = Epoch{message.epoch()};
+  counters.steps = message.steps();
+  counters.tokens = message.tokens();
+  counters.compute_micros = message.compute_micros();
+  counters.bytes_in = message.bytes_in();
+  counters.bytes_out = message.bytes_out();
+  counters.sequences = message.sequences();
+  counters.kv_tokens_used = message.kv_tokens_used();
+  counters.kv_tokens_total = message.kv_tokens_total();
+  return counters;
+}
+
+}  // namespace efedllm

@@ -1,0 +1,280 @@
+#include "wire/step_wire.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "efedllm/stage.pb.h"
+
+namespace efedllm {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr size_t kModel = 8;
+constexpr StepLimits kLimits{
+    .max_tokens = 16, .max_spans = 4, .max_released = 4, .max_position = 100};
+
+Step SomeStep() {
+  Step step;
+  step.epoch = Epoch{3};
+  step.id = StepId{77};
+  step.spans = {{SequenceId{1}, 10, 2}, {SequenceId{900}, 0, 3}};
+  step.released = {SequenceId{5}, SequenceId{6}};
+  return step;
+}
+
+Matrix SomeHidden(size_t rows) {
+  Matrix hidden(rows, kModel);
+  float next = -1.5f;
+  for (float& value : hidden.ref().span()) value = next += 0.37f;
+  return hidden;
+}
+
+grpc::ByteBuffer ToBuffer(const std::string& bytes) {
+  const grpc::Slice slice(bytes);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+std::string ToString(const grpc::ByteBuffer& buffer) {
+  grpc::Slice slice;
+  EXPECT_TRUE(buffer.DumpToSingleSlice(&slice).ok());
+  return std::string(reinterpret_cast<const char*>(slice.begin()), slice.size());
+}
+
+v1::StepFrame ValidMessage() {
+  v1::StepFrame message;
+  EXPECT_TRUE(message.ParseFromString(
+      ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32))));
+  return message;
+}
+
+absl::Status Parse(const std::string& bytes) {
+  StepFrame frame;
+  return StepFromWire(ToBuffer(bytes), kLimits, kModel, frame);
+}
+absl::Status Parse(const v1::StepFrame& message) { return Parse(message.SerializeAsString()); }
+
+#define EXPECT_MALFORMED(status, text)                            \
+  do {                                                            \
+    const absl::Status result = (status);                         \
+    EXPECT_EQ(result.code(), absl::StatusCode::kInvalidArgument); \
+    EXPECT_THAT(std::string(result.message()), HasSubstr(text));  \
+  } while (false)
+
+TEST(StepWire, KeepsAStepAndEveryBitOfItsActivations) {
+  const Matrix hidden = SomeHidden(5);
+  StepFrame frame;
+  ASSERT_TRUE(
+      StepFromWire(StepToWire(SomeStep(), hidden.ref(), CodecId::kF32), kLimits, kModel, frame)
+          .ok());
+  EXPECT_EQ(frame.step.epoch, Epoch{3});
+  EXPECT_EQ(frame.step.id, StepId{77});
+  EXPECT_EQ(frame.step.spans, SomeStep().spans);
+  EXPECT_EQ(frame.step.released, SomeStep().released);
+  EXPECT_TRUE(frame.failure.ok());
+  ASSERT_EQ(frame.hidden.rows(), 5u);
+  EXPECT_THAT(frame.hidden.ref().span(), ::testing::ElementsAreArray(hidden.ref().span()));
+}
+
+TEST(StepWire, IsTheMessageOfTheProtoFile) {
+  const v1::StepFrame message = ValidMessage();
+  EXPECT_EQ(message.step(), 77u);
+  EXPECT_EQ(message.codec(), 1u);
+  EXPECT_EQ(message.activations().size(), 5 * kModel * sizeof(float));
+  EXPECT_TRUE(Parse(message).ok());
+}
+
+TEST(StepWire, ReadsAFrameInManySlices) {
+  const std::string bytes = ValidMessage().SerializeAsString();
+  std::vector<grpc::Slice> slices;
+  for (size_t i = 0; i < bytes.size(); i += 7) slices.emplace_back(bytes.substr(i, 7));
+  StepFrame frame;
+  ASSERT_TRUE(
+      StepFromWire(grpc::ByteBuffer(slices.data(), slices.size()), kLimits, kModel, frame).ok());
+  EXPECT_EQ(frame.step.tokens(), 5u);
+}
+
+TEST(StepWire, ReusesTheActivationsMemory) {
+  StepFrame frame;
+  const grpc::ByteBuffer bytes = StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32);
+  ASSERT_TRUE(StepFromWire(bytes, kLimits, kModel, frame).ok());
+  const float* before = frame.hidden.row(0);
+  ASSERT_TRUE(StepFromWire(bytes, kLimits, kModel, frame).ok());
+  EXPECT_EQ(frame.hidden.row(0), before);
+}
+
+TEST(StepWire, AStepMayOnlyRelease) {
+  Step step;
+  step.released = {SequenceId{4}};
+  StepFrame frame;
+  ASSERT_TRUE(
+      StepFromWire(StepToWire(step, Matrix(0, kModel).ref(), CodecId::kF32), kLimits, kModel, frame)
+          .ok());
+  EXPECT_EQ(frame.step.released, step.released);
+  EXPECT_EQ(frame.hidden.rows(), 0u);
+}
+
+TEST(StepWire, PassesAFailureOnWithItsReleases) {
+  StepFrame frame;
+  const absl::Status failure = absl::ResourceExhaustedError("no KV\npage left");
+  ASSERT_TRUE(
+      StepFromWire(StepFailureToWire(SomeStep(), NodeId{12}, failure), kLimits, kModel, frame)
+          .ok());
+  EXPECT_EQ(frame.failure.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(frame.failure.message()), HasSubstr("page left"));
+  EXPECT_EQ(frame.failed_node, NodeId{12});
+  EXPECT_EQ(frame.hidden.rows(), 0u);
+  EXPECT_EQ(frame.step.released, SomeStep().released);
+}
+
+TEST(StepWire, AFailureOfAnyTextIsReadable) {
+  StepFrame frame;
+  const absl::Status failure = absl::InternalError(std::string(5000, '\xff'));
+  ASSERT_TRUE(
+      StepFromWire(StepFailureToWire(SomeStep(), NodeId{1}, failure), kLimits, kModel, frame).ok());
+  EXPECT_EQ(frame.failure.code(), absl::StatusCode::kInternal);
+}
+
+TEST(StepWire, ALaterFrameForgetsAnEarlierFailure) {
+  StepFrame frame;
+  ASSERT_TRUE(StepFromWire(StepFailureToWire(SomeStep(), NodeId{1}, absl::InternalError("x")),
+                           kLimits, kModel, frame)
+                  .ok());
+  ASSERT_TRUE(StepFromWire(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32), kLimits,
+                           kModel, frame)
+                  .ok());
+  EXPECT_TRUE(frame.failure.ok());
+}
+
+TEST(StepWire, TheLargestValidFrameIsWithinTheMaximum) {
+  StepLimits limits = kLimits;
+  limits.max_position = UINT32_MAX;
+  Step step;
+  step.epoch = Epoch{UINT64_MAX};
+  step.id = StepId{UINT64_MAX};
+  for (uint64_t i = 0; i < limits.max_spans; ++i) {
+    step.spans.push_back({SequenceId{UINT64_MAX - i}, UINT32_MAX - 4, 4});
+  }
+  for (uint64_t i = 0; i < limits.max_released; ++i) {
+    step.released.push_back(SequenceId{UINT64_MAX - 100 - i});
+  }
+  const Matrix hidden(16, kModel);
+  const grpc::ByteBuffer bytes = StepToWire(step, hidden.ref(), CodecId::kF32);
+  EXPECT_LE(bytes.Length(), MaxStepFrameBytes(limits, kModel));
+  StepFrame frame;
+  EXPECT_TRUE(StepFromWire(bytes, limits, kModel, frame).ok());
+  const grpc::ByteBuffer failure =
+      StepFailureToWire(step, NodeId{UINT64_MAX}, absl::InternalError(std::string(9999, '\1')));
+  EXPECT_LE(failure.Length(), MaxStepFrameBytes(limits, kModel));
+}
+
+TEST(StepWire, RefusesEveryTruncation) {
+  const std::string bytes = ValidMessage().SerializeAsString();
+  for (size_t size = 0; size < bytes.size(); ++size) {
+    // A cut after a whole field is a message again: then the activations are missing.
+    EXPECT_FALSE(Parse(bytes.substr(0, size)).ok()) << size;
+  }
+}
+
+TEST(StepWire, RefusesAnOversizedFrame) {
+  EXPECT_MALFORMED(Parse(std::string(MaxStepFrameBytes(kLimits, kModel) + 1, '\0')), "at most");
+}
+
+TEST(StepWire, RefusesAbsurdCountsAndSizes) {
+  v1::StepFrame message = ValidMessage();
+  for (uint64_t i = 0; i < 5; ++i) message.add_released(1000 + i);
+  EXPECT_MALFORMED(Parse(message), "releases");
+  message = ValidMessage();
+  for (uint64_t i = 0; i < 5; ++i) message.add_spans()->set_sequence(1000 + i);
+  EXPECT_MALFORMED(Parse(message), "sequences");
+  message = ValidMessage();
+  message.mutable_spans(0)->set_tokens(17);
+  EXPECT_MALFORMED(Parse(message), "tokens");
+  message.mutable_spans(0)->set_tokens(UINT32_MAX);
+  message.mutable_spans(1)->set_tokens(UINT32_MAX);
+  EXPECT_MALFORMED(Parse(message), "malformed");
+  // A length that runs over the end: tag of field 6, then 2^32 - 1.
+  EXPECT_MALFORMED(Parse(std::string("\x32\xff\xff\xff\xff\x0f", 6)), "claims");
+  // A packed list that runs over the end, and one whose last number runs over the list.
+  EXPECT_MALFORMED(Parse(std::string("\x22\xff\xff\xff\xff\x0f", 6)), "claims");
+  EXPECT_MALFORMED(Parse(std::string("\x22\x01\x80\x01", 4)), "over its list");
+}
+
+TEST(StepWire, RefusesPositionsThatOverflowOrLeaveTheContext) {
+  v1::StepFrame message = ValidMessage();
+  message.mutable_spans(0)->set_first_position(98);
+  EXPECT_TRUE(Parse(message).ok());
+  message.mutable_spans(0)->set_first_position(99);
+  EXPECT_MALFORMED(Parse(message), "positions");
+  message.mutable_spans(0)->set_first_position(UINT32_MAX);
+  EXPECT_MALFORMED(Parse(message), "positions");
+}
+
+TEST(StepWire, RefusesASpanWithoutTokens) {
+  v1::StepFrame message = ValidMessage();
+  message.mutable_spans(0)->set_tokens(0);
+  EXPECT_MALFORMED(Parse(message), "no tokens");
+}
+
+TEST(StepWire, RefusesASequenceThatStandsInItTwice) {
+  v1::StepFrame message = ValidMessage();
+  message.mutable_spans(1)->set_sequence(1);
+  EXPECT_MALFORMED(Parse(message), "twice");
+  message = ValidMessage();
+  message.set_released(0, 900);
+  EXPECT_MALFORMED(Parse(message), "twice");
+  message = ValidMessage();
+  message.set_released(0, message.released(1));
+  EXPECT_MALFORMED(Parse(message), "twice");
+}
+
+TEST(StepWire, RefusesUnknownCodecsAndFields) {
+  v1::StepFrame message = ValidMessage();
+  for (const uint32_t codec : {0u, 2u, UINT32_MAX}) {
+    message.set_codec(codec);
+    EXPECT_MALFORMED(Parse(message), "codec");
+  }
+  EXPECT_MALFORMED(Parse(ValidMessage().SerializeAsString() + "\x7a\x01x"), "unknown");
+  EXPECT_MALFORMED(Parse(std::string("\x1b\x1b\x1b\x1b", 4)), "unknown");  // groups in groups
+}
+
+TEST(StepWire, RefusesActivationsOfAnotherSizeOrNotFinite) {
+  v1::StepFrame message = ValidMessage();
+  message.mutable_activations()->pop_back();
+  EXPECT_MALFORMED(Parse(message), "bytes");
+  message.mutable_activations()->append("12345");
+  EXPECT_MALFORMED(Parse(message), "bytes");
+  message.clear_activations();
+  EXPECT_MALFORMED(Parse(message), "bytes");
+  Matrix hidden = SomeHidden(5);
+  hidden.row(4)[7] = std::numeric_limits<float>::quiet_NaN();
+  StepFrame frame;
+  EXPECT_MALFORMED(
+      StepFromWire(StepToWire(SomeStep(), hidden.ref(), CodecId::kF32), kLimits, kModel, frame),
+      "finite");
+}
+
+TEST(StepWire, RefusesAFailureThatIsNone) {
+  v1::StepFrame message = ValidMessage();
+  message.mutable_failure()->set_code(13);
+  EXPECT_MALFORMED(Parse(message), "activations too");
+  message.clear_activations();
+  EXPECT_TRUE(Parse(message).ok());
+  for (const int32_t code : {0, -1, 17, INT32_MAX}) {
+    message.mutable_failure()->set_code(code);
+    EXPECT_MALFORMED(Parse(message), "code");
+  }
+  message.mutable_failure()->set_message(std::string(1200, 'x'));
+  EXPECT_MALFORMED(Parse(message), "claims");
+}
+
+TEST(StepWire, RefusesAnEmptyBuffer) {
+  EXPECT_MALFORMED(Parse(""), "codec");
+  StepFrame frame;
+  EXPECT_MALFORMED(StepFromWire(grpc::ByteBuffer(), kLimits, kModel, frame), "codec");
+}
+
+}  // namespace
+}  // namespace efedllm
