@@ -1,0 +1,122 @@
+#include "app/ctl_eval.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/status_macros.h"
+#include "layers/compute.h"
+#include "model/gguf.h"
+#include "model/local_model.h"
+
+namespace efedllm {
+namespace {
+
+constexpr size_t kTableRows = 10;
+
+struct EvalFlags {
+  std::string model;
+  std::vector<int32_t> tokens;
+  int threads = 0;
+  std::string kernels = "auto";
+  uint32_t chunk = 0;
+  bool json = false;
+};
+
+struct Evaluation {
+  std::vector<float> last_logits;
+  std::vector<size_t> argmax;  // of each position
+};
+
+absl::StatusOr<Evaluation> Evaluate(const EvalFlags& flags) {
+  ASSIGN_OR_RETURN(const GgufFile file, GgufFile::Open(flags.model));
+  ASSIGN_OR_RETURN(Compute compute, Compute::Create(flags.threads, flags.kernels));
+  LocalModelOptions options;
+  options.kv_tokens = flags.tokens.size();
+  ASSIGN_OR_RETURN(const std::unique_ptr<LocalModel> model,
+                   LocalModel::Create(file, options, compute));
+  Evaluation evaluation;
+  RETURN_IF_ERROR(
+      model->Evaluate(flags.tokens, flags.chunk, [&](size_t, absl::Span<const float> logits) {
+        evaluation.argmax.push_back(ArgMax(logits));
+        if (evaluation.argmax.size() == flags.tokens.size()) {
+          evaluation.last_logits.assign(logits.begin(), logits.end());
+        }
+      }));
+  return evaluation;
+}
+
+void PrintTable(const std::vector<float>& logits) {
+  std::vector<size_t> order(logits.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  const size_t rows = std::min(kTableRows, order.size());
+  std::partial_sort(
+      order.begin(), order.begin() + static_cast<std::ptrdiff_t>(rows), order.end(),
+      [&](size_t a, size_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(double{logit} - double{logits[order[0]]});
+  std::printf("%8s  %12s  %11s\n", "token", "logit", "probability");
+  for (size_t i = 0; i < rows; ++i) {
+    const double logit = logits[order[i]];
+    std::printf("%8zu  %12.6f  %10.4f%%\n", order[i], logit,
+                100 * std::exp(logit - double{logits[order[0]]}) / sum);
+  }
+}
+
+absl::Status RunLogits(const EvalFlags& flags) {
+  ASSIGN_OR_RETURN(const Evaluation evaluation, Evaluate(flags));
+  if (flags.json) {
+    // A float as double prints with all the digits that it needs to be read back exactly.
+    const nlohmann::json answer = {{"logits", evaluation.last_logits},
+                                   {"argmax", evaluation.argmax}};
+    std::printf("%s\n", answer.dump().c_str());
+  } else {
+    PrintTable(evaluation.last_logits);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddEvalCommand(CLI::App& root, int& exit_code) {
+  CLI::App* eval = root.add_subcommand("eval", "Run a model on this machine, without a cluster");
+  eval->require_subcommand(1);
+  auto flags = std::make_shared<EvalFlags>();
+  CLI::App* command = eval->add_subcommand(
+      "logits",
+      "Feed tokens to a model and show what it expects next: the same bits for any number of\n"
+      "threads, any chunk and any kernels, and the same that a cluster computes");
+  command->footer(
+      "Example: efedllm-ctl eval logits --model models/seedling/seedling-q8_0.gguf "
+      "--tokens 1,259,512");
+  command->add_option("--model", flags->model, "GGUF file")->required();
+  command
+      ->add_option("--tokens", flags->tokens,
+                   "Token ids with commas between them (efedllm-ctl tokenize makes them)")
+      ->required()
+      ->delimiter(',');
+  command->add_option("--threads", flags->threads, "Threads that compute; 0: only the main one")
+      ->capture_default_str();
+  command->add_option("--kernels", flags->kernels, "auto, scalar or avx2")->capture_default_str();
+  command->add_option("--chunk", flags->chunk, "Tokens in one step; 0: as many as fit")
+      ->capture_default_str();
+  command->add_flag("--json", flags->json,
+                    "Print {\"logits\": [of the last position], \"argmax\": [of each position]}");
+  command->callback([flags, &exit_code] {
+    const absl::Status status = RunLogits(*flags);
+    if (status.ok()) return;
+    std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+    exit_code = 1;
+  });
+}
+
+}  // namespace efedllm
