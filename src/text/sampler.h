@@ -11,14 +11,17 @@
 
 namespace efedllm {
 
+// Applied in this order: penalties, temperature, top_k, top_p, min_p, each on what the one before
+// left.
 struct SamplingOptions {
-  float temperature = 1;  // 0: greedy, the lowest id wins a tie
-  int32_t top_k = 0;      // 0: off
-  float top_p = 1;        // 1: off
-  float min_p = 0;        // 0: off
-  float presence_penalty = 0;
-  float frequency_penalty = 0;
-  float repetition_penalty = 1;  // 1: off; over prompt and output
+  float temperature = 1;         // 0 to 2. 0: greedy, the lowest id wins a tie
+  int32_t top_k = 0;             // 0: off
+  float top_p = 1;               // 0 to 1. 1: off. The likeliest token always stays
+  float min_p = 0;               // 0 to 1, of the likeliest token's probability. 0: off
+  float presence_penalty = 0;    // -2 to 2, taken off once from a token that is in the output
+  float frequency_penalty = 0;   // -2 to 2, taken off for each time that it is
+  float repetition_penalty = 1;  // above 0, to 10. 1: off. A token of prompt or output: a positive
+                                 // logit is divided by it, a negative one multiplied
   uint64_t seed = 0;
 };
 
@@ -27,11 +30,11 @@ absl::Status ValidateSamplingOptions(const SamplingOptions& options);
 
 struct TokenLogprob {
   int32_t token = 0;
-  float logprob = 0;  // natural logarithm
+  float logprob = 0;  // natural logarithm; -9999 stands for all that is less likely, as in OpenAI
 };
 
 // ln softmax of the raw logits for `token`, and the `top` likeliest tokens, likeliest first (ties:
-// lower id). The same bits on every CPU.
+// lower id). The same bits on every CPU. A NaN counts as minus infinity; logits: not empty.
 struct Logprobs {
   float chosen = 0;
   std::vector<TokenLogprob> top;
@@ -45,19 +48,34 @@ class Sampler {
   // prompt: counts for the repetition penalty only.
   Sampler(const SamplingOptions& options, absl::Span<const int32_t> prompt);
 
-  // Picks, and remembers the token for the penalties. logits: [vocab]; not changed. A NaN counts as
-  // minus infinity.
+  // Picks, and remembers the token for the penalties. logits: [vocab], not empty; not changed. A
+  // NaN counts as minus infinity.
   int32_t Sample(absl::Span<const float> logits);
 
  private:
+  struct Candidate {
+    int32_t token = 0;
+    float logit = 0;
+    double weight = 0;  // its probability, not normalised
+  };
   struct Count {
     int32_t token = 0;
     int32_t in_output = 0;
   };
+
+  void LoadCandidates(absl::Span<const float> logits);
+  void Penalise();
+  void Remember(int32_t token);
+  void KeepTopK();
+  double Weigh();
+  void SortFirst(size_t n);
+  double KeepTopPAndMinP(double total);
+
   const SamplingOptions options_;
+  const bool penalises_;
   Random random_;
-  std::vector<Count> seen_;               // sorted by token
-  std::vector<TokenLogprob> candidates_;  // scratch
+  std::vector<Count> seen_;            // sorted by token; only kept if penalises_
+  std::vector<Candidate> candidates_;  // scratch
 };
 
 }  // namespace efedllm

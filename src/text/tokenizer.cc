@@ -1,0 +1,23 @@
+#include "text/tokenizer.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+#include "text/spm_tokenizer.h"
+
+namespace efedllm {
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(const GgufFile& file) {
+  ASSIGN_OR_RETURN(const absl::string_view model, file.GetString("tokenizer.ggml.model"));
+  if (model == "llama") return SpmTokenizer::Create(file);
+  return absl::UnimplementedError(
+      absl::StrCat("the tokenizer model \"", Printable(model),
+                   "\" is not supported; supported is \"llama\" (SentencePiece)"));
+}
+
+std::vector<int32_t> Tokenizer::Encode(absl::string_view text,
+                                       const TokenizeOptions& options) const {
+  return EncodePrompt({{std::string(text), options.parse_special}}, options.add_special);
+}
+
+}  // namespace efedllm

@@ -1,0 +1,72 @@
+#include "common/exact_math.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "common/random.h"
+#include "common/sha256.h"
+
+namespace efedllm {
+namespace {
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+double RelativeError(double value, double expected) {
+  return std::abs(value - expected) / std::abs(expected);
+}
+
+TEST(ExactMath, ExpIsWithinTwoUnitsInTheLastPlace) {
+  Random random(1);
+  for (int i = 0; i < 200'000; ++i) {
+    const double x = (random.Uniform() - 0.5) * (i % 2 == 0 ? 1400 : 4);
+    ASSERT_LE(RelativeError(ExactExp(x), std::exp(x)), 4.5e-16) << x;
+  }
+  EXPECT_EQ(ExactExp(0), 1);
+}
+
+TEST(ExactMath, LogIsWithinTwoUnitsInTheLastPlace) {
+  Random random(2);
+  for (int i = 0; i < 200'000; ++i) {
+    const double x = std::exp((random.Uniform() - 0.5) * (i % 2 == 0 ? 1400 : 4));
+    if (x == 1) continue;
+    ASSERT_LE(RelativeError(ExactLog(x), std::log(x)), 4.5e-16) << x;
+  }
+  EXPECT_EQ(ExactLog(1), 0);
+}
+
+TEST(ExactMath, EdgesAreDefined) {
+  EXPECT_EQ(ExactExp(-kInf), 0);
+  EXPECT_EQ(ExactExp(-1000), 0);
+  EXPECT_EQ(ExactExp(kInf), kInf);
+  EXPECT_EQ(ExactExp(1000), kInf);
+  EXPECT_TRUE(std::isnan(ExactExp(kNan)));
+  EXPECT_EQ(ExactLog(0), -kInf);
+  EXPECT_EQ(ExactLog(kInf), kInf);
+  EXPECT_TRUE(std::isnan(ExactLog(-1)));
+  EXPECT_TRUE(std::isnan(ExactLog(kNan)));
+}
+
+// The digest was taken when the test was written: another compiler or CPU must give the same bits.
+TEST(ExactMath, GivesTheSameBitsEverywhere) {
+  Random random(3);
+  std::vector<uint8_t> bytes;
+  for (int i = 0; i < 10'000; ++i) {
+    const double x = random.Uniform() * 100;
+    for (const double y : {ExactExp(-x), ExactLog(x)}) {
+      uint8_t raw[sizeof y];
+      std::memcpy(raw, &y, sizeof y);
+      bytes.insert(bytes.end(), raw, raw + sizeof y);
+    }
+  }
+  EXPECT_EQ(ToHex(Sha256(bytes)),
+            "7abc2d5086aaf8c5aaefa63c9e6c9c7ed14ddd4703aa92a38d0a68d98dc71c52");
+}
+
+}  // namespace
+}  // namespace efedllm
