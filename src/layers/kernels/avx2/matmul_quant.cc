@@ -20,12 +20,21 @@ __m256 HalfToFloat(const uint8_t* p) {
   return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
-// A weight type's Dots() computes, for eight of a group's rows (half 0 or 1), the exact products of
-// block b with block b of kColumns columns.
+template <size_t kBytes>
+void Prefetch(const uint8_t* p) {
+  for (size_t i = 0; i < kBytes; i += 64) _mm_prefetch(p + kPrefetchBytes + i, _MM_HINT_T0);
+}
+
+// A weight type's Ahead() prefetches what a block streams; its Dots() computes, for eight of a
+// group's rows (half 0 or 1), the exact products of block b with block b of kColumns columns.
 
 struct Q8 {
   static constexpr size_t kBytesPerBlock = 512;  // of a group, before the scales
   static constexpr size_t kBlocksPerScale = 1;
+
+  static inline void Ahead(const uint8_t* group, size_t, size_t b) {
+    Prefetch<kBytesPerBlock>(group + b * kBytesPerBlock);
+  }
 
   // |w| times x with w's sign: 2 · 128 · 127 fits int16, as long as x is within ±127.
   template <int kColumns>
@@ -48,6 +57,10 @@ struct Q8 {
 struct Q4 {
   static constexpr size_t kBytesPerBlock = 256;
   static constexpr size_t kBlocksPerScale = 1;
+
+  static inline void Ahead(const uint8_t* group, size_t, size_t b) {
+    Prefetch<kBytesPerBlock>(group + b * kBytesPerBlock);
+  }
 
   // Eight sums of 15 · 127 · 2 stay below 32768: one int16 sum serves the block. The zero point 8
   // goes out at the end.
@@ -77,6 +90,11 @@ struct Q4 {
 struct Q6 {
   static constexpr size_t kBytesPerBlock = 416;  // nibbles, upper bits, sub-scales
   static constexpr size_t kBlocksPerScale = 8;
+
+  static inline void Ahead(const uint8_t* group, size_t blocks, size_t b) {
+    Prefetch<256>(group + b * 256);
+    Prefetch<128>(group + blocks * 256 + b * 128);
+  }
 
   // Two sums of 63 · 127 · 2 fit int16; multiplying the pairs by the sub-scale joins them.
   template <int kColumns>
@@ -134,6 +152,7 @@ void Tile(const MatmulArgs& a, const uint8_t* group, size_t rows, const QuantBlo
     for (__m256& v : half) v = _mm256_setzero_ps();
   }
   for (size_t b = 0; b < blocks; ++b) {
+    if (kColumns == 1) W::Ahead(group, blocks, b);
     for (int half = 0; half < 2; ++half) {
       __m256i dot[kColumns];
       W::template Dots<kColumns>(group, blocks, b, half, x, a.x_stride, dot);
