@@ -16,6 +16,7 @@ template <class Tag>
 struct Id {
   uint64_t v = 0;
 
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the 0 of a <=> b < 0 for a pointer.
   friend auto operator<=>(const Id&, const Id&) = default;
   template <class H>
   friend H AbslHashValue(H h, const Id& id) {

@@ -18,6 +18,7 @@ struct BasicMatrixRef {
 
   T* row(size_t r) const { return data + r * cols; }
   absl::Span<T> span() const { return {data, rows * cols}; }
+  // NOLINTNEXTLINE(google-explicit-constructor): a mutable view serves wherever a const one does.
   operator BasicMatrixRef<const T>() const { return {data, rows, cols}; }
 };
 

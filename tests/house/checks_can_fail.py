@@ -30,6 +30,7 @@ PLANTED = {
         ("docs/ARCHITECTURE.md", "# nothing\n", "no table"),
     ],
     "format": [("src/low/low.cc", in_namespace("int One( ) {return 1;}"), "low.cc:6")],
+    "links": [("docs/a.md", "See [x](b.md#part) and [y](https://example.org/).\n", "docs/a.md:1: no such file: b.md")],
     "sizes": [
         ("src/low/low.cc", CLEAN + "// line\n" * 500, "508 lines"),
         ("src/low/low.cc", in_namespace("int One() {\n" + "  f(\"{\");\n" * 79 + "}"), "a function of 81 lines"),

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -59,14 +60,15 @@ def main():
             stamp = cache / fingerprint(path, commands[path], common, [root / "src", build / "proto"])
             if not stamp.exists():
                 todo[path] = stamp
-    problems = []
+    problems = {}  # in order, each once: a header's problem shows up in every file that includes it
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for (path, stamp), output in zip(todo.items(), pool.map(lambda path: check(path, build), todo)):
             if output:
-                problems.append(output)
+                for block in re.split(r"(?m)^(?=\S+:\d+:\d+: (?:error|warning):)", output):
+                    problems[block.strip()] = path
             else:
                 stamp.touch()
-    sources.report(problems, f"clang-tidy, {len(todo)} files looked at")
+    sources.report(list(filter(None, problems)), f"clang-tidy, {len(todo)} files looked at")
 
 
 if __name__ == "__main__":
