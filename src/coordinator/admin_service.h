@@ -1,0 +1,79 @@
+// What efedllm-ctl asks, over a socket in the state dir that only its owner can open.
+#ifndef EFEDLLM_COORDINATOR_ADMIN_SERVICE_H_
+#define EFEDLLM_COORDINATOR_ADMIN_SERVICE_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/clock.h"
+#include "coordinator/epoch_keeper.h"
+#include "coordinator/join_tokens.h"
+#include "coordinator/scheduler.h"
+#include "wire/admin_service.h"
+
+namespace efedllm {
+
+// Constant facts for the status page.
+struct ServedFacts {
+  std::string model;
+  uint32_t layers = 0;
+  std::string codec;
+};
+
+// Thread-safe. Everything is borrowed and outlives the AdminServer.
+class AdminService final : public v1::Admin::CallbackService {
+ public:
+  AdminService(const Clock& clock, const EpochKeeper& keeper, const Scheduler& scheduler,
+               JoinTokens& tokens, const ServedFacts& facts)
+      : clock_(clock),
+        keeper_(keeper),
+        scheduler_(scheduler),
+        tokens_(tokens),
+        facts_(facts),
+        started_(clock.Now()) {}
+
+  grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
+                                      const v1::StatusRequest* request,
+                                      v1::StatusReply* reply) override;
+  grpc::ServerUnaryReactor* CreateToken(grpc::CallbackServerContext* context,
+                                        const v1::CreateTokenRequest* request,
+                                        v1::Token* reply) override;
+  grpc::ServerUnaryReactor* ListTokens(grpc::CallbackServerContext* context,
+                                       const v1::ListTokensRequest* request,
+                                       v1::ListTokensReply* reply) override;
+  grpc::ServerUnaryReactor* RevokeToken(grpc::CallbackServerContext* context,
+                                        const v1::RevokeTokenRequest* request,
+                                        v1::RevokeTokenReply* reply) override;
+
+ private:
+  const Clock& clock_;
+  const EpochKeeper& keeper_;
+  const Scheduler& scheduler_;
+  JoinTokens& tokens_;
+  const ServedFacts facts_;
+  const absl::Time started_;
+};
+
+// <state_dir>/admin.sock.
+std::string AdminSocket(const std::string& state_dir);
+
+// Serves it (0600) until destroyed. InvalidArgument: the path is too long for a socket.
+class AdminServer {
+ public:
+  static absl::StatusOr<std::unique_ptr<AdminServer>> Start(const std::string& state_dir,
+                                                            AdminService& service);
+  ~AdminServer();
+
+ private:
+  AdminServer(std::string path, std::unique_ptr<grpc::Server> server)
+      : path_(std::move(path)), server_(std::move(server)) {}
+
+  const std::string path_;
+  const std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_COORDINATOR_ADMIN_SERVICE_H_

@@ -1,0 +1,208 @@
+#include "coordinator/control_service.h"
+
+#include <spdlog/spdlog.h>
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+#include "coordinator/membership_rules.h"
+#include "wire/cluster_wire.h"
+#include "wire/status_wire.h"
+
+namespace efedllm {
+namespace {
+
+using ControlReactor = grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>;
+
+// A worker that does not read what it is sent is not one.
+constexpr size_t kMaxOutbox = 16;
+
+// The sending half of a control stream. Outlives the stream.
+class ControlLink final : public WorkerLink {
+ public:
+  ControlLink(grpc::CallbackServerContext* context, ControlReactor* reactor)
+      : context_(context), reactor_(reactor) {}
+
+  void Assign(const Assignment& assignment) override {
+    v1::CoordinatorMessage message;
+    *message.mutable_assignment() = ToWire(assignment);
+    Send(std::move(message));
+  }
+  void Release(Epoch epoch) override {
+    v1::CoordinatorMessage message;
+    message.mutable_release()->set_epoch(epoch.v);
+    Send(std::move(message));
+  }
+  void Close(const absl::Status& why) override {
+    absl::MutexLock lock(&mu_);
+    if (finish_) return;
+    finish_ = ToGrpc(why);
+    if (reactor_ == nullptr) return;
+    if (outbox_.empty()) {
+      reactor_->Finish(*finish_);
+    } else if (!absl::IsUnavailable(why)) {
+      // What waits to be sent is for nobody.
+      context_->TryCancel();
+    }
+  }
+
+  void Send(v1::CoordinatorMessage message) {
+    absl::MutexLock lock(&mu_);
+    if (reactor_ == nullptr || finish_) return;
+    if (outbox_.size() >= kMaxOutbox) return context_->TryCancel();
+    outbox_.push_back(std::move(message));
+    if (outbox_.size() == 1) reactor_->StartWrite(&outbox_.front());
+  }
+  void OnWriteDone(bool ok) {
+    absl::MutexLock lock(&mu_);
+    if (ok) {
+      outbox_.pop_front();
+    } else {
+      outbox_.clear();
+      if (!finish_) finish_ = grpc::Status(grpc::StatusCode::UNAVAILABLE, "the stream broke");
+    }
+    if (!outbox_.empty()) {
+      reactor_->StartWrite(&outbox_.front());
+    } else if (finish_) {
+      reactor_->Finish(*finish_);
+    }
+  }
+  void OnDone() {
+    absl::MutexLock lock(&mu_);
+    reactor_ = nullptr;
+    context_ = nullptr;
+  }
+
+ private:
+  absl::Mutex mu_;
+  grpc::CallbackServerContext* context_ ABSL_GUARDED_BY(mu_);
+  ControlReactor* reactor_ ABSL_GUARDED_BY(mu_);  // null: the stream is done
+  // The first is being written. Finish comes after the last.
+  std::deque<v1::CoordinatorMessage> outbox_ ABSL_GUARDED_BY(mu_);
+  std::optional<grpc::Status> finish_ ABSL_GUARDED_BY(mu_);
+};
+
+// One control stream. gRPC calls one of its On... at a time for reads; deletes itself.
+class ControlStream final : public ControlReactor {
+ public:
+  ControlStream(grpc::CallbackServerContext* context, absl::StatusOr<NodeId> node,
+                EpochKeeper& keeper)
+      : node_(std::move(node)),
+        peer_(context->peer()),
+        keeper_(keeper),
+        link_(std::make_shared<ControlLink>(context, this)) {
+    if (!node_.ok()) {
+      link_->Close(node_.status());
+      return;
+    }
+    StartRead(&message_);
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) {
+      if (node_.ok()) keeper_.OnDetached(*node_, link_.get());
+      link_->Close(absl::CancelledError("the worker closed the stream"));
+      return;
+    }
+    const absl::Status taken = Take();
+    if (!taken.ok()) {
+      spdlog::warn("refused {} at {}: {}", NodeName(*node_), Printable(peer_),
+                   std::string(taken.message()));
+      if (attached_) keeper_.OnDetached(*node_, link_.get());
+      link_->Close(taken);
+      return;
+    }
+    StartRead(&message_);
+  }
+  void OnWriteDone(bool ok) override { link_->OnWriteDone(ok); }
+  void OnDone() override {
+    if (attached_) keeper_.OnDetached(*node_, link_.get());
+    link_->OnDone();
+    delete this;
+  }
+
+ private:
+  absl::Status Take() {
+    if (!attached_) return TakeHello();
+    switch (message_.message_case()) {
+      case v1::WorkerMessage::kStageStatus: {
+        ASSIGN_OR_RETURN(const StageReport report, FromWire(message_.stage_status()));
+        keeper_.OnReport(*node_, link_.get(), report);
+        return absl::OkStatus();
+      }
+      case v1::WorkerMessage::kHeartbeat: {
+        ASSIGN_OR_RETURN(const StageCounters counters, FromWire(message_.heartbeat()));
+        keeper_.OnHeartbeat(*node_, link_.get(), counters);
+        return absl::OkStatus();
+      }
+      case v1::WorkerMessage::kLeaving:
+        keeper_.OnLeaving(*node_, link_.get());
+        return absl::OkStatus();
+      default:
+        return absl::InvalidArgumentError("malformed message: not one that a worker sends now");
+    }
+  }
+
+  absl::Status TakeHello() {
+    if (!message_.has_hello()) {
+      return absl::InvalidArgumentError("malformed message: a control stream begins with hello");
+    }
+    ASSIGN_OR_RETURN(Hello hello, FromWire(message_.hello()));
+    if (hello.numerics_id != kNumericsId) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the worker computes by numerics ", hello.numerics_id, " and the coordinator by ",
+          kNumericsId, ": their results would differ; run the same version of eFedLLM on both"));
+    }
+    ASSIGN_OR_RETURN(hello.hop_address, CompleteHopAddress(hello.hop_address, peer_));
+    v1::CoordinatorMessage welcome;
+    welcome.mutable_welcome()->set_node(node_->v);
+    welcome.mutable_welcome()->set_heartbeat_millis(
+        static_cast<uint32_t>(absl::ToInt64Milliseconds(keeper_.heartbeat())));
+    link_->Send(std::move(welcome));
+    RETURN_IF_ERROR(keeper_.Attach(*node_, hello, link_));
+    attached_ = true;
+    return absl::OkStatus();
+  }
+
+  const absl::StatusOr<NodeId> node_;
+  const std::string peer_;
+  EpochKeeper& keeper_;
+  const std::shared_ptr<ControlLink> link_;
+  bool attached_ = false;
+  v1::WorkerMessage message_;
+};
+
+}  // namespace
+
+ControlReactor* ControlService::Attach(grpc::CallbackServerContext* context) {
+  return new ControlStream(context, transport_.PeerNode(*context), keeper_);
+}
+
+grpc::ServerWriteReactor<v1::TensorChunk>* ControlService::FetchTensor(
+    grpc::CallbackServerContext* context, const v1::FetchTensorRequest* request) {
+  const absl::StatusOr<NodeId> node = transport_.PeerNode(*context);
+  if (!node.ok()) return WeightServer::Refuse(node.status());
+  return weights_.Fetch(*request);
+}
+
+grpc::ServerUnaryReactor* ControlService::Renew(grpc::CallbackServerContext* context,
+                                                const v1::RenewRequest* request,
+                                                v1::EnrolReply* reply) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const absl::StatusOr<NodeId> node = transport_.PeerNode(*context);
+  const absl::StatusOr<std::string> certificate =
+      node.ok() ? enroller_.Renew(*node, request->certificate_request()) : node.status();
+  if (certificate.ok()) reply->set_certificate(*certificate);
+  reactor->Finish(ToGrpc(certificate.status()));
+  return reactor;
+}
+
+}  // namespace efedllm

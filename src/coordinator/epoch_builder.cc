@@ -1,0 +1,93 @@
+#include "coordinator/epoch_builder.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/check.h"
+#include "common/status_macros.h"
+#include "coordinator/local_pipeline.h"
+#include "coordinator/state_database.h"
+#include "model/weights.h"
+
+namespace efedllm {
+
+absl::StatusOr<std::vector<LayerCost>> EpochBuilder::LayerCosts(const ModelConfig& config,
+                                                                const GgufFile& file) {
+  std::vector<LayerCost> costs(config.layers);
+  for (uint32_t layer = 0; layer < config.layers; ++layer) {
+    ASSIGN_OR_RETURN(const std::vector<TensorSpec> tensors,
+                     StageTensors(config, file, {layer, layer + 1}));
+    for (const TensorSpec& tensor : tensors) {
+      costs[layer].weight_bytes += PackedBytes(tensor);
+      if (tensor.rows > 1) costs[layer].flops_per_token += 2 * tensor.rows * tensor.cols;
+    }
+    costs[layer].kv_bytes_per_token = KvBytesPerToken(config);
+  }
+  return costs;
+}
+
+absl::StatusOr<Epoch> EpochBuilder::NextEpoch() { return efedllm::NextEpoch(parts_.database); }
+
+absl::StatusOr<std::vector<Assignment>> EpochBuilder::Assignments(
+    const StagePlan& plan, const std::vector<HopTarget>& targets) {
+  CHECK(targets.size() == plan.stages.size());
+  std::vector<Assignment> assignments;
+  for (size_t i = 0; i < plan.stages.size(); ++i) {
+    Assignment& assignment = assignments.emplace_back();
+    assignment.epoch = plan.epoch;
+    assignment.layers = plan.stages[i].layers;
+    assignment.config = parts_.config;
+    ASSIGN_OR_RETURN(std::vector<TensorSpec> tensors,
+                     StageTensors(parts_.config, parts_.file, assignment.layers));
+    ASSIGN_OR_RETURN(assignment.tensors, parts_.hasher.Hash(std::move(tensors)));
+    parts_.weights.Offer(assignment.tensors);
+    assignment.kv_tokens = plan.kv_tokens;
+    assignment.limits = options_.limits;
+    assignment.codec = options_.codec;
+    assignment.upstream = i == 0 ? kCoordinatorNode : targets[i - 1].node;
+    const bool last = i + 1 == plan.stages.size();
+    assignment.downstream = last ? kCoordinatorNode : targets[i + 1].node;
+    assignment.downstream_address = last ? options_.listen_address : targets[i + 1].address;
+  }
+  return assignments;
+}
+
+void EpochBuilder::SetUpstream(NodeId last) { parts_.inbox.receiver.SetUpstream(last); }
+
+std::shared_ptr<ClusterPipeline> EpochBuilder::OverWorkers(
+    const StagePlan& plan, const HopTarget& first,
+    std::function<absl::Duration(size_t tokens)> estimate,
+    std::function<void(const absl::Status&)> on_end) {
+  ClusterPipelineOptions options;
+  options.capacity.epoch = plan.epoch;
+  options.capacity.stages = plan.stages.size();
+  options.capacity.kv_tokens = plan.kv_tokens;
+  options.capacity.limits = options_.limits;
+  options.d_model = parts_.config.d_model;
+  options.codec = options_.codec;
+  options.last_node = plan.stages.back().node;
+  options.estimate = std::move(estimate);
+  options.on_end = std::move(on_end);
+  return std::make_shared<ClusterPipeline>(
+      options, HopSender::Open(parts_.transport, first.address, first.node), parts_.inbox);
+}
+
+absl::StatusOr<std::shared_ptr<Pipeline>> EpochBuilder::Alone(const StagePlan& plan) {
+  // Its steps in flight end soon, but it computes with our threads until then.
+  for (int i = 0; !alone_.expired(); ++i) {
+    if (i == 3000) return absl::UnavailableError("the coordinator's last epoch does not end");
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  LocalPipelineOptions options;
+  options.epoch = plan.epoch;
+  options.kv_tokens = plan.kv_tokens;
+  options.limits = options_.limits;
+  ASSIGN_OR_RETURN(
+      std::shared_ptr<Pipeline> pipeline,
+      LocalPipeline::Create(parts_.config, parts_.file, nullptr, options, parts_.compute));
+  alone_ = pipeline;
+  return pipeline;
+}
+
+}  // namespace efedllm

@@ -1,0 +1,90 @@
+// What an epoch is made of: hashed weights, assignments, pipelines. The slow and the real things
+// that the EpochKeeper decides about.
+#ifndef EFEDLLM_COORDINATOR_EPOCH_BUILDER_H_
+#define EFEDLLM_COORDINATOR_EPOCH_BUILDER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cluster/planner.h"
+#include "cluster/stage_plan.h"
+#include "cluster/step.h"
+#include "coordinator/cluster_pipeline.h"
+#include "coordinator/pipeline.h"
+#include "coordinator/weight_server.h"
+#include "layers/compute.h"
+#include "model/gguf.h"
+#include "model/model_config.h"
+#include "model/tensor_hasher.h"
+#include "net/credentials.h"
+#include "store/database.h"
+#include "svd/codec.h"
+#include "wire/cluster_wire.h"
+
+namespace efedllm {
+
+// All borrowed.
+struct EpochParts {
+  Database& database;
+  const Transport& transport;
+  const GgufFile& file;
+  const ModelConfig& config;
+  TensorHasher& hasher;
+  WeightServer& weights;
+  HopInbox& inbox;
+  Compute& compute;  // for computing alone, and for nothing else
+};
+
+struct EpochOptions {
+  StepLimits limits;
+  CodecId codec = CodecId::kF32;
+  std::string listen_address;  // where the last stage's frames come to, seen from here
+};
+
+// Where a stage's node serves hops.
+struct HopTarget {
+  NodeId node;
+  std::string address;
+};
+
+// One caller at a time.
+class EpochBuilder {
+ public:
+  EpochBuilder(const EpochParts& parts, const EpochOptions& options)
+      : parts_(parts), options_(options) {}
+
+  // The planner's input, layer by layer.
+  static absl::StatusOr<std::vector<LayerCost>> LayerCosts(const ModelConfig& config,
+                                                           const GgufFile& file);
+
+  absl::StatusOr<Epoch> NextEpoch();
+
+  // What each stage's node is told, in the order of the stages; its tensors are on offer from then
+  // on. targets: of each stage. Reads the weights once where they were never hashed.
+  absl::StatusOr<std::vector<Assignment>> Assignments(const StagePlan& plan,
+                                                      const std::vector<HopTarget>& targets);
+
+  // Results are accepted from this node alone.
+  void SetUpstream(NodeId last);
+  std::shared_ptr<ClusterPipeline> OverWorkers(
+      const StagePlan& plan, const HopTarget& first,
+      std::function<absl::Duration(size_t tokens)> estimate,
+      std::function<void(const absl::Status&)> on_end);
+
+  // All layers in this process. Waits for the last such pipeline to go.
+  absl::StatusOr<std::shared_ptr<Pipeline>> Alone(const StagePlan& plan);
+
+ private:
+  const EpochParts parts_;
+  const EpochOptions options_;
+  std::weak_ptr<Pipeline> alone_;
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_COORDINATOR_EPOCH_BUILDER_H_

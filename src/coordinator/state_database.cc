@@ -1,0 +1,82 @@
+#include "coordinator/state_database.h"
+
+#include "common/status_macros.h"
+
+namespace efedllm {
+namespace {
+
+const std::vector<std::string>& Migrations() {
+  // Times are Unix seconds. Node ids are 16 hex digits: SQLite's integers are signed.
+  static const std::vector<std::string> migrations = {
+      R"sql(
+        CREATE TABLE join_tokens (
+          id          TEXT PRIMARY KEY,
+          secret_hash BLOB NOT NULL UNIQUE,
+          created     INTEGER NOT NULL,
+          expires     INTEGER NOT NULL,  -- 0: never
+          uses        INTEGER NOT NULL,  -- 0: any number
+          used        INTEGER NOT NULL DEFAULT 0,
+          revoked     INTEGER NOT NULL DEFAULT 0
+        );
+        CREATE TABLE enrolled_nodes (
+          node                TEXT PRIMARY KEY,
+          name                TEXT NOT NULL,
+          first_seen          INTEGER NOT NULL,
+          certificate_expires INTEGER NOT NULL
+        );
+        CREATE TABLE last_epoch (epoch INTEGER NOT NULL);
+        INSERT INTO last_epoch VALUES (0);
+      )sql",
+  };
+  return migrations;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Database>> OpenStateDatabase(const std::string& state_dir) {
+  return Database::Open(state_dir + "/coordinator.db", Migrations());
+}
+
+absl::StatusOr<Epoch> NextEpoch(Database& database) {
+  Epoch epoch;
+  RETURN_IF_ERROR(database.Transact([&](Transaction& sql) -> absl::Status {
+    RETURN_IF_ERROR(sql.Execute("UPDATE last_epoch SET epoch = epoch + 1").status());
+    ASSIGN_OR_RETURN(const std::vector<SqlRow> rows, sql.Query("SELECT epoch FROM last_epoch"));
+    if (rows.size() != 1) return absl::DataLossError("the state database has no last epoch");
+    epoch.v = static_cast<uint64_t>(SqlInt(rows[0][0]));
+    return absl::OkStatus();
+  }));
+  return epoch;
+}
+
+absl::Status RecordEnrolment(Database& database, const EnrolledNode& node) {
+  return database.Transact([&](Transaction& sql) {
+    return sql
+        .Execute(
+            "INSERT INTO enrolled_nodes VALUES (?, ?, ?, ?) ON CONFLICT (node) DO UPDATE SET "
+            "name = iif(excluded.name = '', name, excluded.name), "
+            "certificate_expires = excluded.certificate_expires",
+            {NodeName(node.node), node.name, absl::ToUnixSeconds(node.first_seen),
+             absl::ToUnixSeconds(node.certificate_expires)})
+        .status();
+  });
+}
+
+absl::StatusOr<std::vector<EnrolledNode>> ListEnrolledNodes(Database& database) {
+  std::vector<EnrolledNode> nodes;
+  RETURN_IF_ERROR(database.Transact([&](Transaction& sql) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::vector<SqlRow> rows,
+                     sql.Query("SELECT node, name, first_seen, certificate_expires "
+                               "FROM enrolled_nodes ORDER BY first_seen, node"));
+    for (const SqlRow& row : rows) {
+      const std::optional<NodeId> node = ParseNodeName(SqlText(row[0]));
+      if (!node) return absl::DataLossError("the state database has a node without an id");
+      nodes.push_back({*node, SqlText(row[1]), absl::FromUnixSeconds(SqlInt(row[2])),
+                       absl::FromUnixSeconds(SqlInt(row[3]))});
+    }
+    return absl::OkStatus();
+  }));
+  return nodes;
+}
+
+}  // namespace efedllm

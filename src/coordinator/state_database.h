@@ -1,0 +1,37 @@
+// The coordinator's database in its state dir: join tokens, enrolled nodes, the last epoch.
+#ifndef EFEDLLM_COORDINATOR_STATE_DATABASE_H_
+#define EFEDLLM_COORDINATOR_STATE_DATABASE_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/ids.h"
+#include "store/database.h"
+
+namespace efedllm {
+
+// <state_dir>/coordinator.db. The folder exists.
+absl::StatusOr<std::unique_ptr<Database>> OpenStateDatabase(const std::string& state_dir);
+
+// A number that no plan had before, not even before a restart: a frame that outlived its epoch must
+// not be taken for one of another.
+absl::StatusOr<Epoch> NextEpoch(Database& database);
+
+struct EnrolledNode {
+  NodeId node;
+  std::string name;  // as the worker last called itself, printable
+  absl::Time first_seen;
+  absl::Time certificate_expires;
+};
+
+// Adds the node, or updates its name and certificate. name empty: keeps the one that is there.
+absl::Status RecordEnrolment(Database& database, const EnrolledNode& node);
+absl::StatusOr<std::vector<EnrolledNode>> ListEnrolledNodes(Database& database);
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_COORDINATOR_STATE_DATABASE_H_

@@ -1,0 +1,52 @@
+// Sends the model's tensors to the workers that were assigned them.
+#ifndef EFEDLLM_COORDINATOR_WEIGHT_SERVER_H_
+#define EFEDLLM_COORDINATOR_WEIGHT_SERVER_H_
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "cluster/tensor_spec.h"
+#include "model/gguf.h"
+#include "wire/cluster_service.h"
+
+namespace efedllm {
+
+// Thread-safe. Borrows the file.
+class WeightServer {
+ public:
+  // max_streams: fetches at a time; more are told to come again.
+  explicit WeightServer(const GgufFile& file, size_t max_streams = 128)
+      : file_(file), max_streams_(max_streams) {}
+
+  // From now on these may be fetched. They have their digests.
+  void Offer(const std::vector<TensorSpec>& tensors) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // The reactor of one Cluster.FetchTensor call, which deletes itself. A chunk is read when the
+  // transport has room for it. NotFound: no such tensor; ResourceExhausted: too many fetches.
+  grpc::ServerWriteReactor<v1::TensorChunk>* Fetch(const v1::FetchTensorRequest& request)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  static grpc::ServerWriteReactor<v1::TensorChunk>* Refuse(const absl::Status& why);
+
+ private:
+  class Stream;
+
+  absl::StatusOr<const GgufTensor*> Begin(const v1::FetchTensorRequest& request)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void Finished() ABSL_LOCKS_EXCLUDED(mu_);
+
+  const GgufFile& file_;
+  const size_t max_streams_;
+
+  absl::Mutex mu_;
+  absl::flat_hash_map<std::string, const GgufTensor*> offered_ ABSL_GUARDED_BY(mu_);  // by id
+  size_t streams_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_COORDINATOR_WEIGHT_SERVER_H_
