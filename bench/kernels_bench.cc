@@ -150,6 +150,7 @@ int main(int argc, char** argv) {
       ->ArgsProduct({{1, 2}, {256}, {256}})
       ->UseRealTime();
   if (Avx2Kernels() != nullptr) RegisterLinear("avx2");
+  if (Avx512Kernels() != nullptr) RegisterLinear("avx512");
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
 }

@@ -10,17 +10,20 @@ namespace efedllm {
 namespace {
 
 absl::StatusOr<const KernelTable*> FindKernels(absl::string_view name) {
-  const KernelTable* avx2 = Avx2Kernels();
-  if (name == "auto") return avx2 != nullptr ? avx2 : &ScalarKernels();
-  if (name == "scalar") return &ScalarKernels();
-  if (name != "avx2") {
+  // From the best to the definition, which every CPU runs.
+  const struct {
+    absl::string_view name;
+    const KernelTable* table;
+  } all[] = {{"avx512", Avx512Kernels()}, {"avx2", Avx2Kernels()}, {"scalar", &ScalarKernels()}};
+  for (const auto& kernels : all) {
+    if (name == "auto" && kernels.table != nullptr) return kernels.table;
+    if (name != kernels.name) continue;
+    if (kernels.table != nullptr) return kernels.table;
     return absl::InvalidArgumentError(
-        absl::StrCat("unknown kernels \"", name, "\"; choose auto, scalar or avx2"));
+        absl::StrCat("this CPU can't run the ", name, " kernels; use --kernels=auto"));
   }
-  if (avx2 == nullptr) {
-    return absl::InvalidArgumentError("this CPU has no AVX2, FMA and F16C; use --kernels=auto");
-  }
-  return avx2;
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown kernels \"", name, "\"; choose auto, scalar, avx2 or avx512"));
 }
 
 }  // namespace

@@ -108,6 +108,7 @@ class OwnedMatrix {
 inline std::vector<const KernelTable*> RunnableKernels() {
   std::vector<const KernelTable*> tables = {&ScalarKernels()};
   if (Avx2Kernels() != nullptr) tables.push_back(Avx2Kernels());
+  if (Avx512Kernels() != nullptr) tables.push_back(Avx512Kernels());
   return tables;
 }
 

@@ -24,8 +24,17 @@ const KernelTable* Avx2Kernels() {
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && CpuHasF16c();
   return runs ? &kAvx2Table : nullptr;
 }
+
+const KernelTable* Avx512Kernels() {
+  static const bool runs =
+      Avx2Kernels() != nullptr && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+  return runs ? &kAvx512Table : nullptr;
+}
 #else
 const KernelTable* Avx2Kernels() { return nullptr; }
+const KernelTable* Avx512Kernels() { return nullptr; }
 #endif
 
 }  // namespace efedllm

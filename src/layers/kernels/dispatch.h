@@ -6,7 +6,8 @@
 
 namespace efedllm {
 
-extern const KernelTable kAvx2Table;  // needs AVX2, FMA and F16C
+extern const KernelTable kAvx2Table;    // needs AVX2, FMA and F16C
+extern const KernelTable kAvx512Table;  // needs these and AVX-512 F, BW, DQ, VL and VNNI
 
 }  // namespace efedllm
 

@@ -71,6 +71,7 @@ struct KernelTable {
 const KernelTable& ScalarKernels();
 // Null: this build or this CPU has none.
 const KernelTable* Avx2Kernels();
+const KernelTable* Avx512Kernels();
 
 }  // namespace efedllm
 

@@ -1,0 +1,24 @@
+#include "layers/kernels/avx2/avx2.h"
+#include "layers/kernels/avx512/avx512.h"
+#include "layers/kernels/dispatch.h"
+
+namespace efedllm {
+
+const KernelTable kAvx512Table = {
+    .name = "avx512",
+    .matmul_f32 = avx512::MatmulF32,
+    .matmul_f16 = avx512::MatmulF16,
+    .matmul_bf16 = avx512::MatmulBf16,
+    .matmul_q8_0 = avx512::MatmulQ8_0,
+    .matmul_q4_0 = avx512::MatmulQ4_0,
+    .matmul_q6_k = avx512::MatmulQ6K,
+    .quantize = avx2::Quantize,
+    .rms_norm = avx2::RmsNorm,
+    .rope = avx2::Rope,
+    .attend = avx2::Attend,
+    .silu_mul = avx2::SiluMul,
+    .add = avx2::Add,
+    .exp = avx2::Exp,
+};
+
+}  // namespace efedllm
