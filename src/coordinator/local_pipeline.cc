@@ -1,0 +1,86 @@
+#include "coordinator/local_pipeline.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/status_macros.h"
+
+namespace efedllm {
+namespace {
+
+constexpr size_t kMaxInFlight = 3;  // 2 x stages + 1
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LocalPipeline>> LocalPipeline::Create(
+    const ModelConfig& config, const GgufFile& file, WeightCache* cache,
+    const LocalPipelineOptions& options, Compute& compute) {
+  StageOptions stage;
+  stage.config = config;
+  stage.layers = {0, config.layers};
+  stage.kv_tokens = options.kv_tokens;
+  stage.limits = options.limits;
+  if (stage.limits.max_position == 0) stage.limits.max_position = config.context;
+  ASSIGN_OR_RETURN(const std::vector<StageTensor> tensors,
+                   LoadStageTensors(config, file, stage.layers, cache));
+  ASSIGN_OR_RETURN(std::unique_ptr<StageExecutor> executor,
+                   StageExecutor::Create(stage, tensors, compute));
+  RETURN_IF_ERROR(executor->SelfTest());
+
+  PipelineCapacity capacity;
+  capacity.epoch = options.epoch;
+  capacity.stages = 1;
+  capacity.kv_tokens = executor->kv_tokens_total();
+  capacity.limits = stage.limits;
+  return std::unique_ptr<LocalPipeline>(new LocalPipeline(capacity, std::move(executor)));
+}
+
+LocalPipeline::LocalPipeline(PipelineCapacity capacity, std::unique_ptr<StageExecutor> executor)
+    : capacity_(capacity),
+      executor_(std::move(executor)),
+      work_(kMaxInFlight),
+      results_(2 * kMaxInFlight),
+      thread_([this] { Run(); }) {}
+
+LocalPipeline::~LocalPipeline() {
+  work_.Close();
+  results_.Close();
+  thread_.join();
+}
+
+absl::StatusOr<PipelineCapacity> LocalPipeline::Capacity() const { return capacity_; }
+
+absl::Status LocalPipeline::Submit(Step step, Matrix hidden) {
+  if (step.epoch != capacity_.epoch) {
+    return absl::AbortedError(
+        absl::StrCat("epoch ", step.epoch.v, " is not the present one, ", capacity_.epoch.v));
+  }
+  CHECK(hidden.rows() == step.tokens());
+  if (!work_.TryPush({std::move(step), std::move(hidden)})) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("more than ", kMaxInFlight, " steps in flight"));
+  }
+  return absl::OkStatus();
+}
+
+std::optional<StepResult> LocalPipeline::NextResult(absl::Duration timeout) {
+  return results_.Pop(timeout);
+}
+
+void LocalPipeline::Run() {
+  while (true) {
+    std::optional<Work> work = work_.Pop(absl::InfiniteDuration());
+    if (!work.has_value()) return;
+    StepResult result;
+    result.epoch = work->step.epoch;
+    result.id = work->step.id;
+    result.status = executor_->Run(work->step, work->hidden.ref());
+    if (result.status.ok()) result.hidden = std::move(work->hidden);
+    // Waits only if nobody takes results; refused only when closed.
+    if (!results_.Push(std::move(result), absl::InfiniteDuration())) return;
+  }
+}
+
+}  // namespace efedllm

@@ -1,0 +1,55 @@
+#include "coordinator/served_model.h"
+
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "common/status_macros.h"
+#include "spdlog/spdlog.h"
+
+namespace efedllm {
+namespace {
+
+std::string IdFromPath(absl::string_view path) {
+  const size_t slash = path.rfind('/');
+  if (slash != absl::string_view::npos) path.remove_prefix(slash + 1);
+  absl::ConsumeSuffix(&path, ".gguf");
+  return std::string(path);
+}
+
+absl::StatusOr<ChatTemplate> FindChatTemplate(const GgufFile& file) {
+  const auto text = file.GetString("tokenizer.chat_template");
+  return ChatTemplate::Recognise(text.ok() ? *text : absl::string_view());
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const std::string& path,
+                                                               WeightCache* cache,
+                                                               Compute& head_compute) {
+  std::unique_ptr<ServedModel> model(new ServedModel);
+  model->id = IdFromPath(path);
+  ASSIGN_OR_RETURN(model->file, GgufFile::Open(path));
+  ASSIGN_OR_RETURN(model->config, ModelConfigFromGguf(model->file));
+  ASSIGN_OR_RETURN(model->tokenizer, Tokenizer::Create(model->file));
+  model->chat_template = FindChatTemplate(model->file);
+  if (!model->chat_template.ok()) {
+    spdlog::warn("{}: no chat completions: {}", model->id,
+                 std::string(model->chat_template.status().message()));
+  }
+  ASSIGN_OR_RETURN(model->embedding, Embedding::Create(model->config, model->file));
+  ASSIGN_OR_RETURN(model->head,
+                   OutputHead::Create(model->config, model->file, cache, head_compute));
+  return model;
+}
+
+bool ServedModel::Answers(absl::string_view name) const {
+  if (absl::EqualsIgnoreCase(name, id)) return true;
+  if (name.empty()) return false;
+  return absl::EqualsIgnoreCase(name, config.name) ||
+         absl::StartsWithIgnoreCase(id, absl::StrCat(name, "-"));
+}
+
+}  // namespace efedllm

@@ -1,0 +1,78 @@
+#include "coordinator/serving_metrics.h"
+
+#include <string>
+
+#include "prometheus/family.h"
+
+namespace efedllm {
+namespace {
+
+prometheus::Counter& Counter(prometheus::Registry& registry, const std::string& name,
+                             const std::string& help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+}
+
+prometheus::Gauge& Gauge(prometheus::Registry& registry, const std::string& name,
+                         const std::string& help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
+}
+
+prometheus::Histogram& Histogram(prometheus::Registry& registry, const std::string& name,
+                                 const std::string& help,
+                                 const prometheus::Histogram::BucketBoundaries& buckets) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
+}
+
+prometheus::Histogram::BucketBoundaries LatencyBuckets() {
+  return {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30};
+}
+
+prometheus::Histogram::BucketBoundaries RowBuckets() {
+  return {1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
+}
+
+}  // namespace
+
+SchedulerMetrics::SchedulerMetrics(prometheus::Registry& registry)
+    : prompt_tokens(Counter(registry, "efedllm_prompt_tokens_total",
+                            "Prompt tokens of the requests that were admitted")),
+      generated_tokens(Counter(registry, "efedllm_generated_tokens_total", "Tokens sampled")),
+      steps(Counter(registry, "efedllm_steps_total", "Steps that came back from the last stage")),
+      replays(Counter(registry, "efedllm_sequence_replays_total",
+                      "Sequences computed anew because an epoch ended")),
+      queued(Gauge(registry, "efedllm_queued_sequences", "Sequences that wait for admission")),
+      running(Gauge(registry, "efedllm_running_sequences", "Sequences that run")),
+      kv_reserved(Gauge(registry, "efedllm_kv_reserved_tokens",
+                        "Token positions that are reserved in the KV memory of every stage")),
+      kv_total(Gauge(registry, "efedllm_kv_total_tokens",
+                     "Token positions that fit into the KV memory; 0 while no epoch serves")),
+      steps_in_flight(Gauge(registry, "efedllm_steps_in_flight", "Steps between the stages")),
+      step_seconds(Histogram(registry, "efedllm_step_seconds",
+                             "From a step's submission until its result is back",
+                             LatencyBuckets())),
+      step_rows(Histogram(registry, "efedllm_step_rows", "Tokens in a step", RowBuckets())),
+      head_seconds(Histogram(registry, "efedllm_head_seconds",
+                             "Output head and sampling of one step", LatencyBuckets())),
+      first_token_seconds(Histogram(registry, "efedllm_time_to_first_token_seconds",
+                                    "From a request's arrival to its first token",
+                                    LatencyBuckets())),
+      inter_token_seconds(Histogram(registry, "efedllm_inter_token_seconds",
+                                    "Between two tokens of a sequence", LatencyBuckets())) {}
+
+void RateMeter::Add(absl::Time now, uint64_t events) {
+  const int64_t second = absl::ToUnixSeconds(now);
+  Bucket& bucket = buckets_[static_cast<size_t>(second) % buckets_.size()];
+  if (bucket.second != second) bucket = {second, 0};
+  bucket.events += events;
+}
+
+double RateMeter::PerSecond(absl::Time now) const {
+  const int64_t second = absl::ToUnixSeconds(now);
+  uint64_t events = 0;
+  for (const Bucket& bucket : buckets_) {
+    if (bucket.second >= second - kSeconds && bucket.second < second) events += bucket.events;
+  }
+  return static_cast<double>(events) / kSeconds;
+}
+
+}  // namespace efedllm

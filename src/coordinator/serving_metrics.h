@@ -1,0 +1,54 @@
+// What Prometheus sees of the serving side.
+#ifndef EFEDLLM_COORDINATOR_SERVING_METRICS_H_
+#define EFEDLLM_COORDINATOR_SERVING_METRICS_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/time/time.h"
+#include "prometheus/counter.h"
+#include "prometheus/gauge.h"
+#include "prometheus/histogram.h"
+#include "prometheus/registry.h"
+
+namespace efedllm {
+
+// Written by the scheduler's thread; thread-safe like all of Prometheus' types.
+struct SchedulerMetrics {
+  explicit SchedulerMetrics(prometheus::Registry& registry);
+
+  prometheus::Counter& prompt_tokens;
+  prometheus::Counter& generated_tokens;
+  prometheus::Counter& steps;
+  prometheus::Counter& replays;
+  prometheus::Gauge& queued;
+  prometheus::Gauge& running;
+  prometheus::Gauge& kv_reserved;
+  prometheus::Gauge& kv_total;
+  prometheus::Gauge& steps_in_flight;
+  prometheus::Histogram& step_seconds;
+  prometheus::Histogram& step_rows;
+  prometheus::Histogram& head_seconds;
+  prometheus::Histogram& first_token_seconds;
+  prometheus::Histogram& inter_token_seconds;
+};
+
+// Events per second over the last ten seconds. One caller at a time.
+class RateMeter {
+ public:
+  void Add(absl::Time now, uint64_t events);
+  double PerSecond(absl::Time now) const;
+
+ private:
+  static constexpr int64_t kSeconds = 10;
+  struct Bucket {
+    int64_t second = -1;
+    uint64_t events = 0;
+  };
+  std::array<Bucket, kSeconds + 1> buckets_;  // the last one is still filling
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_COORDINATOR_SERVING_METRICS_H_
