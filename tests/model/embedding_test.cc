@@ -1,0 +1,97 @@
+#include "model/embedding.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "model/gguf_builder.h"
+#include "model/local_model.h"
+#include "model/temp_dir.h"
+
+namespace efedllm {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct World {
+  explicit World(const TinyLlama& model = TinyLlama())
+      : bytes(model.Build()),
+        file(*GgufFile::Parse(BytesOf(bytes))),
+        config(*ModelConfigFromGguf(file)),
+        compute(*Compute::Create(0, "auto")) {}
+
+  const std::string bytes;
+  const GgufFile file;
+  const ModelConfig config;
+  Compute compute;
+};
+
+TEST(Embedding, ReadsTheRowsOfItsTokens) {
+  World world;
+  const Embedding embedding = *Embedding::Create(world.config, world.file);
+  Matrix out(3, 32);
+  ASSERT_TRUE(embedding.Lookup({19, 0, 19}, out.ref()).ok());
+  const auto* table = world.file.FindTensor("token_embd.weight")->bytes.data();
+  for (const auto& [row, token] : {std::pair{0, 19}, std::pair{1, 0}, std::pair{2, 19}}) {
+    EXPECT_EQ(std::memcmp(out.row(static_cast<size_t>(row)), table + token * 128, 128), 0);
+  }
+}
+
+TEST(Embedding, RefusesTokensOutsideOfTheVocabulary) {
+  World world;
+  const Embedding embedding = *Embedding::Create(world.config, world.file);
+  Matrix out(1, 32);
+  for (const int32_t token : {-1, 20, 1 << 30}) {
+    const absl::Status status = embedding.Lookup({token}, out.ref());
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("vocabulary [0, 20)"));
+  }
+}
+
+TEST(OutputHead, TheCacheGivesTheSameLogitsForTiedAndOwnHeads) {
+  for (const bool tied : {false, true}) {
+    TinyLlama model;
+    model.tied = tied;
+    World world(model);
+    TempDir dir;
+    auto cache = *WeightCache::Open(dir.path());
+    auto plain = *OutputHead::Create(world.config, world.file, nullptr, world.compute);
+    auto cached = *OutputHead::Create(world.config, world.file, cache.get(), world.compute);
+    Matrix hidden(2, 32), a(2, 20), b(2, 20);
+    for (size_t i = 0; i < 64; ++i) hidden.row(0)[i] = static_cast<float>(i) - 30;
+    plain->Logits(hidden.ref(), a.ref());
+    cached->Logits(hidden.ref(), b.ref());
+    EXPECT_EQ(std::memcmp(a.row(0), b.row(0), sizeof(float) * 40), 0);
+    EXPECT_NE(a.row(0)[0], a.row(1)[0]);
+  }
+}
+
+TEST(LocalModel, RefusesStagesThatLeaveLayersOut) {
+  World world;
+  for (const std::vector<LayerRange>& stages :
+       {std::vector<LayerRange>{{0, 1}}, {{1, 2}}, {{0, 1}, {0, 2}}, {{0, 2}, {2, 2}, {2, 3}}}) {
+    LocalModelOptions options;
+    options.stages = stages;
+    EXPECT_FALSE(LocalModel::Create(world.file, options, world.compute).ok());
+  }
+}
+
+TEST(LocalModel, RefusesMoreTokensThanTheContext) {
+  World world;
+  auto model = *LocalModel::Create(world.file, {}, world.compute);
+  const std::vector<int32_t> tokens(129, 1);
+  const auto visit = [](size_t, absl::Span<const float>) {};
+  EXPECT_THAT(std::string(model->Evaluate(tokens, 0, visit).message()),
+              HasSubstr("context is 128"));
+  EXPECT_TRUE(model->Evaluate(absl::MakeConstSpan(tokens).first(128), 50, visit).ok());
+  EXPECT_TRUE(model->Evaluate({}, 0, visit).ok());
+}
+
+TEST(ArgMax, TakesTheLowerOfEquals) {
+  EXPECT_EQ(ArgMax({1.0f, 3.0f, 3.0f, 2.0f}), 1u);
+  EXPECT_EQ(ArgMax({-1.0f}), 0u);
+}
+
+}  // namespace
+}  // namespace efedllm

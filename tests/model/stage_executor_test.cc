@@ -1,0 +1,243 @@
+#include "model/stage_executor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <limits>
+
+#include "model/gguf_builder.h"
+#include "model/temp_dir.h"
+
+namespace efedllm {
+namespace {
+
+using ::testing::HasSubstr;
+
+// A tiny model and one stage of it, with room for two pages (128 positions).
+struct World {
+  explicit World(const TinyLlama& model = TinyLlama(), LayerRange layers = {0, 2})
+      : bytes(model.Build()),
+        file(*GgufFile::Parse(BytesOf(bytes))),
+        compute(*Compute::Create(0, "auto")) {
+    options.config = *ModelConfigFromGguf(file);
+    options.layers = layers;
+    options.kv_tokens = 128;
+    options.limits.max_tokens = 100;
+    options.limits.max_spans = 3;
+    options.limits.max_released = 4;
+    options.limits.max_position = 120;
+    tensors = *LoadStageTensors(options.config, file, layers, nullptr);
+    executor = *StageExecutor::Create(options, tensors, compute);
+  }
+
+  // Activations that depend on sequence and position alone.
+  Matrix Hidden(const Step& step) const {
+    Matrix hidden(step.tokens(), options.config.d_model);
+    size_t row = 0;
+    for (const SequenceSpan& span : step.spans) {
+      for (uint32_t i = 0; i < span.tokens; ++i, ++row) {
+        Random random(span.sequence.v * 1000 + span.first_position + i);
+        for (size_t k = 0; k < hidden.cols(); ++k) {
+          hidden.row(row)[k] = static_cast<float>(random.Uniform() - 0.5);
+        }
+      }
+    }
+    return hidden;
+  }
+  absl::Status Run(const Step& step) {
+    Matrix hidden = Hidden(step);
+    return executor->Run(step, hidden.ref());
+  }
+  // The last row of a step's output.
+  std::vector<float> LastRow(const Step& step) {
+    Matrix hidden = Hidden(step);
+    EXPECT_TRUE(executor->Run(step, hidden.ref()).ok());
+    const float* row = hidden.row(hidden.rows() - 1);
+    return {row, row + hidden.cols()};
+  }
+
+  const std::string bytes;
+  const GgufFile file;
+  Compute compute;
+  StageOptions options;
+  std::vector<StageTensor> tensors;
+  std::unique_ptr<StageExecutor> executor;
+};
+
+Step StepOf(std::vector<SequenceSpan> spans, std::vector<SequenceId> released = {}) {
+  Step step;
+  step.spans = std::move(spans);
+  step.released = std::move(released);
+  return step;
+}
+
+constexpr SequenceId kA{1}, kB{2}, kC{3}, kD{4};
+
+TEST(StageExecutor, KeepsKvInPagesAndReleasesIt) {
+  World world;
+  EXPECT_EQ(world.executor->kv_tokens_total(), 128u);
+  ASSERT_TRUE(world.Run(StepOf({{kA, 0, 3}, {kB, 0, 1}})).ok());
+  EXPECT_EQ(world.executor->sequences(), 2u);
+  EXPECT_EQ(world.executor->kv_tokens_used(), 128u);
+  ASSERT_TRUE(world.Run(StepOf({{kA, 3, 1}}, {kB, kC})).ok());
+  EXPECT_EQ(world.executor->sequences(), 1u);
+  EXPECT_EQ(world.executor->kv_tokens_used(), 64u);
+  ASSERT_TRUE(world.Run(StepOf({}, {kA})).ok());
+  EXPECT_EQ(world.executor->sequences(), 0u);
+}
+
+TEST(StageExecutor, RefusesStepsThatAreNotValidAndKeepsItsState) {
+  World world;
+  ASSERT_TRUE(world.Run(StepOf({{kA, 0, 3}})).ok());
+  const auto refusal = [&](const Step& step) {
+    const absl::Status status = world.Run(step);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_EQ(world.executor->sequences(), 1u);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(refusal(StepOf({{kA, 3, 0}})), HasSubstr("none"));
+  EXPECT_THAT(refusal(StepOf({{kA, 3, 1}, {kA, 4, 1}})), HasSubstr("twice"));
+  EXPECT_THAT(refusal(StepOf({{kB, 0, 101}})), HasSubstr("101 tokens"));
+  EXPECT_THAT(refusal(StepOf({{kA, 3, 118}})), HasSubstr("limit of 120"));
+  EXPECT_THAT(refusal(StepOf({{kA, 1, 1}, {kB, 0, 1}, {kC, 0, 1}, {kD, 0, 1}})),
+              HasSubstr("4 spans"));
+  EXPECT_THAT(refusal(StepOf({}, {kB, kB, kB, kB, kB})), HasSubstr("5 releases"));
+  EXPECT_THAT(refusal(StepOf({{kA, 3, 1}}, {kA})), HasSubstr("released and run"));
+  refusal(StepOf({{kB, 0, 1}, {kA, 4, 1}}));  // a gap in kA: kB must not be made either
+  refusal(StepOf({{kB, 1, 1}}));              // kB has no position 0
+}
+
+TEST(StageExecutor, PositionsNearTheEndOf32BitsDoNotOverflow) {
+  World world;
+  Step step = StepOf({{kA, std::numeric_limits<uint32_t>::max(), 2}});
+  Matrix hidden(2, 32);
+  EXPECT_EQ(world.executor->Run(step, hidden.ref()).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(StageExecutor, RefusesActivationsOfAnotherShapeOrNotFinite) {
+  World world;
+  const Step step = StepOf({{kA, 0, 2}});
+  for (auto [rows, cols] : {std::pair{1, 32}, std::pair{3, 32}, std::pair{2, 31}}) {
+    Matrix hidden(static_cast<size_t>(rows), static_cast<size_t>(cols));
+    EXPECT_FALSE(world.executor->Run(step, hidden.ref()).ok());
+  }
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    Matrix hidden = world.Hidden(step);
+    hidden.row(1)[31] = bad;
+    EXPECT_THAT(std::string(world.executor->Run(step, hidden.ref()).message()),
+                HasSubstr("row 1, dimension 31 is not finite"));
+  }
+  EXPECT_EQ(world.executor->sequences(), 0u);
+}
+
+TEST(StageExecutor, AStepThatFindsNoRoomChangesNothing) {
+  World world;
+  ASSERT_TRUE(world.Run(StepOf({{kA, 0, 60}})).ok());
+  EXPECT_EQ(world.Run(StepOf({{kA, 60, 10}, {kB, 0, 1}})).code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(world.executor->sequences(), 1u);
+  EXPECT_EQ(world.executor->kv_tokens_used(), 64u);
+
+  World undisturbed;
+  ASSERT_TRUE(undisturbed.Run(StepOf({{kA, 0, 60}})).ok());
+  EXPECT_EQ(world.LastRow(StepOf({{kA, 60, 10}})), undisturbed.LastRow(StepOf({{kA, 60, 10}})));
+}
+
+TEST(StageExecutor, AnEarlierPositionDropsTheKvBehindIt) {
+  World world;
+  ASSERT_TRUE(world.Run(StepOf({{kA, 0, 70}})).ok());
+  const std::vector<float> again = world.LastRow(StepOf({{kA, 5, 3}}));
+  EXPECT_EQ(world.executor->kv_tokens_used(), 64u);
+  World fresh;
+  EXPECT_EQ(again, fresh.LastRow(StepOf({{kA, 0, 8}})));
+}
+
+TEST(StageExecutor, StagesInAChainGiveWhatOneGives) {
+  TinyLlama model;
+  model.rope_freqs = true;
+  World whole(model), first(model, {0, 1}), second(model, {1, 2});
+  const Step step = StepOf({{kA, 0, 9}, {kB, 0, 2}});
+  Matrix expected = whole.Hidden(step), hidden = whole.Hidden(step);
+  ASSERT_TRUE(whole.executor->Run(step, expected.ref()).ok());
+  ASSERT_TRUE(first.executor->Run(step, hidden.ref()).ok());
+  ASSERT_TRUE(second.executor->Run(step, hidden.ref()).ok());
+  EXPECT_EQ(std::memcmp(expected.row(0), hidden.row(0), sizeof(float) * 11 * 32), 0);
+}
+
+TEST(StageExecutor, SelfTestLeavesNothingBehindAndSeesDamagedWeights) {
+  World world;
+  EXPECT_TRUE(world.executor->SelfTest().ok());
+  EXPECT_EQ(world.executor->sequences(), 0u);
+  EXPECT_EQ(world.executor->kv_tokens_used(), 0u);
+
+  for (StageTensor& tensor : world.tensors) {
+    if (tensor.spec.name != "blk.1.ffn_norm.weight") continue;
+    std::string nans;
+    for (int i = 0; i < 32; ++i) {
+      GgufBuilder::Put(nans, std::numeric_limits<float>::quiet_NaN());
+    }
+    tensor.data = *PackedTensor::FromGguf(tensor.spec, BytesOf(nans));
+  }
+  const auto damaged = StageExecutor::Create(world.options, world.tensors, world.compute);
+  ASSERT_TRUE(damaged.ok());
+  EXPECT_EQ((*damaged)->SelfTest().code(), absl::StatusCode::kInternal);
+}
+
+TEST(StageExecutor, CreateRefusesTensorsThatDoNotFit) {
+  World world;
+  const auto refusal = [&](auto change) {
+    StageOptions options = world.options;
+    std::vector<StageTensor> tensors = world.tensors;
+    change(options, tensors);
+    const auto executor = StageExecutor::Create(options, tensors, world.compute);
+    EXPECT_FALSE(executor.ok());
+    return std::string(executor.status().message());
+  };
+  using Tensors = std::vector<StageTensor>;
+  EXPECT_THAT(refusal([](StageOptions&, Tensors& t) { t.pop_back(); }), HasSubstr("missing"));
+  EXPECT_THAT(refusal([](StageOptions&, Tensors& t) { t[1].data = t[0].data; }),
+              HasSubstr("blk.0.attn_q.weight"));
+  EXPECT_THAT(refusal([](StageOptions&, Tensors& t) { t[1].data = nullptr; }),
+              HasSubstr("blk.0.attn_q.weight"));
+  refusal([](StageOptions& o, Tensors&) { o.layers = {1, 5}; });
+  refusal([](StageOptions& o, Tensors&) { o.config.heads = 0; });
+  refusal([](StageOptions& o, Tensors&) { o.kv_tokens = 0; });
+  refusal([](StageOptions& o, Tensors&) { o.kv_tokens = ~uint64_t{0}; });
+}
+
+TEST(StageExecutor, RefusesRopeFactorsThatDivideByZero) {
+  TinyLlama model;
+  model.rope_freqs = true;
+  World world(model);
+  TensorSpec& spec = world.tensors[0].spec;
+  ASSERT_EQ(spec.name, "rope_freqs.weight");
+  world.tensors[0].data = *PackedTensor::FromGguf(spec, BytesOf(std::string(16, '\0')));
+  const auto executor = StageExecutor::Create(world.options, world.tensors, world.compute);
+  EXPECT_THAT(std::string(executor.status().message()), HasSubstr("rope_freqs.weight"));
+}
+
+TEST(StageExecutor, WeightsFromTheCacheGiveTheSameBits) {
+  World world;
+  TempDir dir;
+  auto cache = *WeightCache::Open(dir.path());
+  for (int restart = 0; restart < 2; ++restart) {  // packs, then maps what is there
+    const auto tensors = LoadStageTensors(world.options.config, world.file, {0, 2}, cache.get());
+    ASSERT_TRUE(tensors.ok()) << tensors.status();
+    auto executor = *StageExecutor::Create(world.options, *tensors, world.compute);
+    Matrix hidden = world.Hidden(StepOf({{kA, 0, 5}}));
+    ASSERT_TRUE(executor->Run(StepOf({{kA, 0, 5}}), hidden.ref()).ok());
+    World other;
+    EXPECT_EQ(std::vector<float>(hidden.row(4), hidden.row(4) + 32),
+              other.LastRow(StepOf({{kA, 0, 5}})));
+  }
+  EXPECT_EQ(dir.Ending(".packed").size(), 18u);
+}
+
+TEST(StageExecutor, KvBytesAreTwoFloatsPerHeadDimension) {
+  EXPECT_EQ(KvBytesPerToken(World().options.config), 2u * 2 * 8 * 4);
+}
+
+}  // namespace
+}  // namespace efedllm
