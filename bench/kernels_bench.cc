@@ -122,6 +122,54 @@ void BM_Attend(benchmark::State& state) {
                          benchmark::Counter::kIsRate);
 }
 
+// The 22 layers of the 1.1B shape over `tokens` tokens from position 256 on. All weights are some
+// small number.
+void BM_Layers(benchmark::State& state, DType dtype) {
+  constexpr uint32_t kLayers = 22, kFirst = 256;
+  constexpr LayerShape kShape{.d_model = 2048,
+                              .heads = 32,
+                              .kv_heads = 4,
+                              .head_dim = 64,
+                              .d_ffn = 5632,
+                              .norm_epsilon = 1e-5f};
+  constexpr size_t kShapes[][2] = {{2048, 2048}, {256, 2048},  {256, 2048}, {2048, 2048},
+                                   {5632, 2048}, {5632, 2048}, {2048, 5632}};
+  size_t bytes = 0;
+  for (const auto& [rows, cols] : kShapes) bytes += PackedMatrixBytes(dtype, rows, cols);
+  struct Free {
+    void operator()(uint8_t* p) const { ::operator delete[](p, std::align_val_t{64}); }
+  };
+  const std::unique_ptr<uint8_t[], Free> memory(new (std::align_val_t{64})
+                                                    uint8_t[kLayers * bytes]);
+  std::memset(memory.get(), 0x11, kLayers * bytes);
+  const std::vector<float> norm(2048, 1.0f);
+  std::vector<LayerWeights> layers;
+  const uint8_t* next = memory.get();
+  for (uint32_t i = 0; i < kLayers; ++i) {
+    PackedMatrix m[7];
+    for (size_t j = 0; j < 7; ++j) {
+      m[j] = {dtype, kShapes[j][0], kShapes[j][1], next};
+      next += PackedMatrixBytes(dtype, m[j].rows, m[j].cols);
+    }
+    layers.push_back({norm, m[0], m[1], m[2], m[3], norm, m[4], m[5], m[6]});
+  }
+  Compute compute = *Compute::Create(static_cast<int>(state.range(0)), "auto");
+  DecoderLayer layer(kShape, Rope(64, 10000, {}), compute);
+  const auto tokens = static_cast<uint32_t>(state.range(1));
+  auto kv = *KvCache::Create({.layers = kLayers, .kv_heads = 4, .head_dim = 64}, 1024);
+  if (!kv->Extend({{SequenceId{1}, 0, kFirst + tokens}}).ok()) std::abort();
+  Matrix hidden(tokens, kShape.d_model);
+  for (auto _ : state) {
+    std::fill_n(hidden.row(0), hidden.ref().span().size(), 0.5f);
+    layer.BeginStep({{SequenceId{1}, kFirst, tokens}});
+    for (uint32_t i = 0; i < kLayers; ++i) layer.Run(layers[i], i, *kv, hidden.ref());
+  }
+  const auto runs = static_cast<double>(state.iterations());
+  state.counters["tokens"] = benchmark::Counter(tokens * runs, benchmark::Counter::kIsRate);
+  state.counters["weights"] =
+      benchmark::Counter(static_cast<double>(kLayers * bytes) * runs, benchmark::Counter::kIsRate);
+}
+
 void RegisterLinear(const char* kernels) {
   const std::pair<const char*, DType> types[] = {{"Q8_0", DType::kQ8_0}, {"Q4_0", DType::kQ4_0},
                                                  {"Q6_K", DType::kQ6_K}, {"F16", DType::kF16},
@@ -149,6 +197,14 @@ int main(int argc, char** argv) {
       ->ArgsProduct({{1, 2}, {1}, {512, 4096}})
       ->ArgsProduct({{1, 2}, {256}, {256}})
       ->UseRealTime();
+  for (const auto& [name, dtype] :
+       {std::pair{"Layers/Q8_0", DType::kQ8_0}, std::pair{"Layers/Q4_0", DType::kQ4_0}}) {
+    benchmark::RegisterBenchmark(name,
+                                 [dtype = dtype](benchmark::State& s) { BM_Layers(s, dtype); })
+        ->ArgNames({"threads", "tokens"})
+        ->ArgsProduct({{1, 2}, {1, 8, 256}})
+        ->UseRealTime();
+  }
   if (Avx2Kernels() != nullptr) RegisterLinear("avx2");
   if (Avx512Kernels() != nullptr) RegisterLinear("avx512");
   benchmark::Initialize(&argc, argv);

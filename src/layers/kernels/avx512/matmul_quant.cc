@@ -26,6 +26,7 @@ void Prefetch(const uint8_t* p) {
 // of block b of a group's rows with block b of kColumns columns.
 
 struct Q8 {
+  static constexpr int kTileColumns = 8;
   static constexpr size_t kBytesPerBlock = 512;  // of a group, before the scales
   static constexpr size_t kBlocksPerScale = 1;
 
@@ -51,6 +52,7 @@ struct Q8 {
 };
 
 struct Q4 {
+  static constexpr int kTileColumns = 8;
   static constexpr size_t kBytesPerBlock = 256;
   static constexpr size_t kBlocksPerScale = 1;
 
@@ -80,6 +82,7 @@ struct Q4 {
 };
 
 struct Q6 {
+  static constexpr int kTileColumns = 4;  // two sums a column: more would not fit the registers
   static constexpr size_t kBytesPerBlock = 416;  // nibbles, upper bits, sub-scales
   static constexpr size_t kBlocksPerScale = 8;
 
@@ -161,7 +164,7 @@ void Matmul(const MatmulArgs& a) {
       y += kColumns * a.y_stride;
       columns -= kColumns;
     };
-    while (columns >= 8) tile.template operator()<8>();
+    while (columns >= W::kTileColumns) tile.template operator()<W::kTileColumns>();
     if (columns >= 4) tile.template operator()<4>();
     if (columns >= 2) tile.template operator()<2>();
     if (columns >= 1) tile.template operator()<1>();
