@@ -22,7 +22,10 @@ constexpr SequenceId kProbeSequence{std::numeric_limits<uint64_t>::max()};
 
 ClusterPipeline::ClusterPipeline(const ClusterPipelineOptions& options,
                                  std::unique_ptr<HopSender> first, HopInbox& inbox)
-    : options_(options), first_(std::move(first)), inbox_(inbox) {}
+    : options_(options), first_(std::move(first)), inbox_(inbox) {
+  // The last epoch's may still be asking; when this has the lock, it never asks again.
+  absl::MutexLock lock(&inbox_.mu);
+}
 
 absl::StatusOr<PipelineCapacity> ClusterPipeline::Capacity() const {
   RETURN_IF_ERROR(ended());
@@ -75,6 +78,7 @@ absl::Status ClusterPipeline::Submit(Step step, Matrix hidden) {
 
 std::optional<HopFrame> ClusterPipeline::Receive(absl::Time until) {
   absl::MutexLock lock(&inbox_.mu);
+  if (!ended().ok()) return std::nullopt;  // what comes now is the next epoch's
   return inbox_.receiver.Next(std::clamp(until - absl::Now(), absl::ZeroDuration(), kSlice));
 }
 
@@ -126,9 +130,13 @@ std::optional<StepResult> ClusterPipeline::NextResult(absl::Duration timeout) {
     bool late = false;
     {
       absl::MutexLock lock(&mu_);
-      mu_.AwaitWithDeadline(absl::Condition(this, &ClusterPipeline::HasWork), until);
       if (!ended_.ok() && !in_flight_.empty()) return TakeLost();
-      late = !in_flight_.empty() && absl::Now() > in_flight_.front().due;
+      if (in_flight_.empty()) {
+        // Nothing to wait for, but the caller must not spin.
+        mu_.AwaitWithDeadline(absl::Condition(this, &ClusterPipeline::HasSteps), until);
+        return std::nullopt;
+      }
+      late = absl::Now() > in_flight_.front().due;
     }
     if (late) {
       End(absl::UnavailableError("a step took far longer than the nodes' speed explains"));

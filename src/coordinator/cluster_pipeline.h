@@ -44,7 +44,8 @@ struct ClusterPipelineOptions {
 // answers with what was not asked. Then every step in flight yields Unavailable.
 class ClusterPipeline final : public Pipeline {
  public:
-  // first: the hop to the first stage. inbox is borrowed and outlives this.
+  // first: the hop to the first stage. inbox is borrowed and outlives this; the pipeline that used
+  // it before has ended.
   ClusterPipeline(const ClusterPipelineOptions& options, std::unique_ptr<HopSender> first,
                   HopInbox& inbox);
 
@@ -75,9 +76,7 @@ class ClusterPipeline final : public Pipeline {
   std::optional<StepResult> Accept(const HopFrame& hop) ABSL_LOCKS_EXCLUDED(mu_);
   // That of the oldest step, once the epoch has ended; nullopt: none is in flight.
   std::optional<StepResult> TakeLost() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-    return !in_flight_.empty() || !ended_.ok();
-  }
+  bool HasSteps() const ABSL_SHARED_LOCKS_REQUIRED(mu_) { return !in_flight_.empty(); }
 
   // Constant after construction.
   const ClusterPipelineOptions options_;

@@ -48,7 +48,8 @@ absl::StatusOr<std::vector<Assignment>> EpochBuilder::Assignments(
     assignment.upstream = i == 0 ? kCoordinatorNode : targets[i - 1].node;
     const bool last = i + 1 == plan.stages.size();
     assignment.downstream = last ? kCoordinatorNode : targets[i + 1].node;
-    assignment.downstream_address = last ? options_.listen_address : targets[i + 1].address;
+    // A worker knows the coordinator's host better than the coordinator does.
+    assignment.downstream_address = last ? absl::StrCat(":", listen_port_) : targets[i + 1].address;
   }
   return assignments;
 }

@@ -43,7 +43,6 @@ struct EpochParts {
 struct EpochOptions {
   StepLimits limits;
   CodecId codec = CodecId::kF32;
-  std::string listen_address;  // where the last stage's frames come to, seen from here
 };
 
 // Where a stage's node serves hops.
@@ -57,6 +56,9 @@ class EpochBuilder {
  public:
   EpochBuilder(const EpochParts& parts, const EpochOptions& options)
       : parts_(parts), options_(options) {}
+
+  // Where the last stage's frames come to. Before the first epoch over workers.
+  void SetListenPort(int port) { listen_port_ = port; }
 
   // The planner's input, layer by layer.
   static absl::StatusOr<std::vector<LayerCost>> LayerCosts(const ModelConfig& config,
@@ -82,6 +84,7 @@ class EpochBuilder {
  private:
   const EpochParts parts_;
   const EpochOptions options_;
+  int listen_port_ = 0;
   std::weak_ptr<Pipeline> alone_;
 };
 

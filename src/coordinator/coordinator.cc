@@ -1,0 +1,265 @@
+#include "coordinator/coordinator.h"
+
+#include <fcntl.h>
+#include <grpcpp/server_builder.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/file.h"
+#include "common/status_macros.h"
+#include "coordinator/admin_service.h"
+#include "coordinator/control_service.h"
+#include "coordinator/enrolment_service.h"
+#include "coordinator/epoch_builder.h"
+#include "coordinator/openai_api.h"
+#include "coordinator/served_model.h"
+#include "coordinator/state_database.h"
+#include "coordinator/switching_pipeline.h"
+#include "coordinator/weight_server.h"
+#include "layers/compute.h"
+#include "model/tensor_hasher.h"
+#include "model/weights.h"
+#include "net/credentials.h"
+#include "net/hop.h"
+#include "net/http_server.h"
+#include "prometheus/registry.h"
+#include "wire/step_wire.h"
+
+namespace efedllm {
+namespace {
+
+constexpr uint32_t kDefaultContext = 8192;
+constexpr absl::Duration kServerShutdown = absl::Seconds(2);
+
+// Held as long as it lives: the state dir belongs to one coordinator.
+class StateDirLock {
+ public:
+  static absl::StatusOr<StateDirLock> Take(const std::string& dir) {
+    RETURN_IF_ERROR(MakeDirectories(dir, 0700));
+    const std::string path = dir + "/lock";
+    StateDirLock lock;
+    lock.fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (lock.fd_ < 0) return ErrnoStatus(errno, "open", path);
+    if (flock(lock.fd_, LOCK_EX | LOCK_NB) == 0) return lock;
+    if (errno != EWOULDBLOCK) return ErrnoStatus(errno, "lock", path);
+    return absl::FailedPreconditionError(
+        absl::StrCat("another coordinator runs with the state dir ", dir,
+                     "; give this one its own --state-dir"));
+  }
+  StateDirLock() = default;
+  StateDirLock(StateDirLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  StateDirLock& operator=(StateDirLock&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~StateDirLock() {
+    if (fd_ >= 0) close(fd_);
+  }
+
+ private:
+  int fd_ = -1;
+};
+
+StepLimits LimitsOf(const CoordinatorOptions& options, const ModelConfig& config) {
+  StepLimits limits;
+  limits.max_tokens = std::max(limits.max_tokens, options.scheduler.max_step_tokens);
+  limits.max_spans =
+      std::max<uint32_t>(limits.max_spans, static_cast<uint32_t>(options.scheduler.max_sequences));
+  limits.max_position = options.context != 0 ? std::min(options.context, config.context)
+                                             : std::min(config.context, kDefaultContext);
+  return limits;
+}
+
+}  // namespace
+
+// In the order in which they are made; each borrows from those above it.
+struct Coordinator::Parts {
+  Parts(const CoordinatorOptions& options, const Clock& clock) : options(options), clock(clock) {}
+
+  absl::Status Load();
+  absl::Status Secure();
+  absl::Status Listen();
+  absl::Status Serve();
+  EpochKeeperOptions KeeperOptions(std::vector<LayerCost> layers) const;
+
+  const CoordinatorOptions options;
+  const Clock& clock;
+  StateDirLock lock;
+  prometheus::Registry registry;
+
+  Compute head_compute, own_compute;
+  std::unique_ptr<ServedModel> model;
+  StepLimits limits;
+  std::unique_ptr<TensorHasher> hasher;
+  std::unique_ptr<WeightServer> weights;
+
+  std::unique_ptr<Database> database;
+  std::unique_ptr<CertificateAuthority> ca;
+  std::unique_ptr<JoinTokens> tokens;
+  std::string join_token;
+  std::unique_ptr<Transport> transport;
+
+  std::unique_ptr<HopReceiver> receiver;
+  std::unique_ptr<HopInbox> inbox;
+  std::unique_ptr<EpochBuilder> builder;
+  std::unique_ptr<SwitchingPipeline> pipeline;
+  std::unique_ptr<EpochKeeper> keeper;
+  std::unique_ptr<Enroller> enroller;
+  std::unique_ptr<EnrolmentService> enrolment_service;
+  std::unique_ptr<ControlService> control_service;
+  std::unique_ptr<grpc::Server> server;
+  int listen_port = 0;
+
+  std::unique_ptr<Scheduler> scheduler;
+  std::unique_ptr<OpenAiApi> api;
+  std::unique_ptr<HttpServer> http;
+  std::unique_ptr<AdminService> admin_service;
+  std::unique_ptr<AdminServer> admin;
+};
+
+absl::Status Coordinator::Parts::Load() {
+  const int threads = static_cast<int>(options.own.threads);
+  ASSIGN_OR_RETURN(head_compute, Compute::Create(threads, options.kernels));
+  ASSIGN_OR_RETURN(own_compute, Compute::Create(threads, options.kernels));
+  ASSIGN_OR_RETURN(model, ServedModel::Load(options.model, nullptr, head_compute));
+  RETURN_IF_ERROR(CheckModelTensors(model->config, model->file));
+  limits = LimitsOf(options, model->config);
+  const std::string digests = options.state_dir + "/digests";
+  ASSIGN_OR_RETURN(hasher, TensorHasher::Create(model->file, options.model, digests));
+  weights = std::make_unique<WeightServer>(model->file);
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::Parts::Secure() {
+  ASSIGN_OR_RETURN(database, OpenStateDatabase(options.state_dir));
+  ASSIGN_OR_RETURN(ca, CertificateAuthority::OpenOrCreate(options.state_dir, clock.Now()));
+  tokens = std::make_unique<JoinTokens>(*database, clock, ca->fingerprint());
+  ASSIGN_OR_RETURN(join_token, tokens->StartToken(options.state_dir));
+  if (options.insecure) {
+    transport = std::make_unique<Transport>(Transport::Insecure(kCoordinatorNode));
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const Identity identity, ca->CoordinatorIdentity(clock.Now()));
+  transport = std::make_unique<Transport>(Transport::Tls(identity));
+  return absl::OkStatus();
+}
+
+EpochKeeperOptions Coordinator::Parts::KeeperOptions(std::vector<LayerCost> layers) const {
+  EpochKeeperOptions keeper_options;
+  keeper_options.rules = options.rules;
+  keeper_options.planner.kv_tokens_least = limits.max_position;
+  keeper_options.planner.kv_tokens_wanted =
+      uint64_t{limits.max_position} * options.scheduler.max_sequences;
+  keeper_options.layers = std::move(layers);
+  keeper_options.own = options.own;
+  const absl::StatusOr<HeadSpecs> head = HeadTensors(model->config, model->file);
+  if (head.ok()) keeper_options.own_overhead_bytes = PackedBytes(head->weight);
+  return keeper_options;
+}
+
+absl::Status Coordinator::Parts::Listen() {
+  ASSIGN_OR_RETURN(std::vector<LayerCost> layers,
+                   EpochBuilder::LayerCosts(model->config, model->file));
+  receiver =
+      std::make_unique<HopReceiver>(*transport, MaxStepFrameBytes(limits, model->config.d_model));
+  inbox.reset(new HopInbox{*receiver, {}});
+  builder =
+      std::make_unique<EpochBuilder>(EpochParts{*database, *transport, model->file, model->config,
+                                                *hasher, *weights, *inbox, own_compute},
+                                     EpochOptions{limits, options.codec});
+  pipeline = std::make_unique<SwitchingPipeline>(
+      [this](size_t active) { keeper->SetActiveSequences(active); });
+  keeper =
+      std::make_unique<EpochKeeper>(clock, *builder, *pipeline, KeeperOptions(std::move(layers)));
+  enroller = std::make_unique<Enroller>(*ca, *tokens, *database, clock);
+  enrolment_service = std::make_unique<EnrolmentService>(*enroller);
+  control_service = std::make_unique<ControlService>(*transport, *keeper, *weights, *enroller);
+
+  grpc::ServerBuilder server_builder;
+  ConfigureServer(server_builder);
+  server_builder.AddListeningPort(options.listen, transport->server_credentials(), &listen_port);
+  server_builder.RegisterService(enrolment_service.get());
+  server_builder.RegisterService(control_service.get());
+  receiver->Register(server_builder);
+  server = server_builder.BuildAndStart();
+  if (server == nullptr || listen_port == 0) {
+    return absl::UnavailableError(absl::StrCat(
+        "cannot listen on ", options.listen,
+        ": the port is taken, or the address is not one of this machine; choose another with "
+        "--listen"));
+  }
+  builder->SetListenPort(listen_port);
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::Parts::Serve() {
+  scheduler = std::make_unique<Scheduler>(clock, *model, *pipeline, options.scheduler, registry);
+  api = std::make_unique<OpenAiApi>(clock, *model, *scheduler, registry);
+  admin_service = std::make_unique<AdminService>(
+      clock, *keeper, *scheduler, *tokens,
+      ServedFacts{model->id, model->config.layers, std::string(CodecName(options.codec))});
+  ASSIGN_OR_RETURN(admin, AdminServer::Start(options.state_dir, *admin_service));
+  HttpServerOptions http_options;
+  http_options.address = options.http;
+  ASSIGN_OR_RETURN(
+      http, HttpServer::Start(
+                http_options, [this](HttpExchange& e) { api->Handle(e); }, OpenAiApi::ErrorReply));
+  keeper->Start();
+  return absl::OkStatus();
+}
+
+Coordinator::Coordinator(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(const CoordinatorOptions& options,
+                                                                const Clock& clock) {
+  // Its destructor takes down what stands when a step fails.
+  std::unique_ptr<Coordinator> coordinator(
+      new Coordinator(std::make_unique<Parts>(options, clock)));
+  Parts& parts = *coordinator->parts_;
+  ASSIGN_OR_RETURN(parts.lock, StateDirLock::Take(options.state_dir));
+  RETURN_IF_ERROR(parts.Load());
+  RETURN_IF_ERROR(parts.Secure());
+  RETURN_IF_ERROR(parts.Listen());
+  RETURN_IF_ERROR(parts.Serve());
+  return coordinator;
+}
+
+Coordinator::~Coordinator() {
+  if (parts_->http) parts_->http->Stop(absl::ZeroDuration());
+  parts_->http.reset();
+  parts_->admin.reset();
+  parts_->api.reset();
+  if (parts_->keeper) parts_->keeper->Stop();
+  parts_->admin_service.reset();
+  parts_->scheduler.reset();
+  if (parts_->receiver) parts_->receiver->Shutdown();
+  if (parts_->server) parts_->server->Shutdown(absl::ToChronoTime(absl::Now() + kServerShutdown));
+  parts_->server.reset();
+}
+
+bool Coordinator::Drain(absl::Duration timeout) {
+  parts_->keeper->SetDraining();
+  parts_->scheduler->Drain();
+  const absl::Time until = absl::Now() + timeout;
+  const bool idle = parts_->scheduler->WaitIdle(timeout);
+  // What was computed still has to reach its clients.
+  parts_->http->Stop(std::max(until - absl::Now(), absl::Seconds(1)));
+  return idle;
+}
+
+int Coordinator::listen_port() const { return parts_->listen_port; }
+int Coordinator::http_port() const { return parts_->http->port(); }
+const std::string& Coordinator::join_token() const { return parts_->join_token; }
+const std::string& Coordinator::model_id() const { return parts_->model->id; }
+JoinTokens& Coordinator::tokens() { return *parts_->tokens; }
+Scheduler& Coordinator::scheduler() { return *parts_->scheduler; }
+ClusterStatus Coordinator::cluster_status() const { return parts_->keeper->Status(); }
+
+}  // namespace efedllm
