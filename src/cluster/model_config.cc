@@ -47,6 +47,9 @@ absl::Status ValidateModelConfig(const ModelConfig& config) {
   if (!(config.rope_base > 0) || !std::isfinite(config.rope_base)) {
     return absl::InvalidArgumentError("the model's rope base must be positive and finite");
   }
+  if (!(config.rope_scale >= 1 && config.rope_scale <= 1024)) {
+    return absl::InvalidArgumentError("the model's rope scale must lie in [1, 1024]");
+  }
   if (!(config.norm_epsilon > 0 && config.norm_epsilon < 1)) {
     return absl::InvalidArgumentError("the model's norm epsilon must lie between 0 and 1");
   }

@@ -23,6 +23,7 @@ struct ModelConfig {
   uint32_t context = 0;    // the longest sequence that it was trained for
   uint32_t rope_dims = 0;  // even, <= head_dim; the first rope_dims of a head rotate, in neighbouring pairs
   float rope_base = 10000;
+  float rope_scale = 1;  // linear scaling: positions are divided by it
   float norm_epsilon = 1e-5f;
 
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;

@@ -71,17 +71,24 @@ absl::Status CheckFeatures(const GgufFile& file) {
     ASSIGN_OR_RETURN(const bool causal, file.GetBool("llama.attention.causal"));
     if (!causal) return absl::UnimplementedError("attention that is not causal can't be run");
   }
+  return absl::OkStatus();
+}
+
+// No scaling, or the linear one.
+absl::Status ReadRopeScale(const GgufFile& file, ModelConfig& config) {
   ASSIGN_OR_RETURN(double factor, FloatOr(file, "llama.rope.scale_linear", 1));
   ASSIGN_OR_RETURN(factor, FloatOr(file, "llama.rope.scaling.factor", factor));
-  // A factor without a type means linear scaling.
-  absl::string_view type = factor == 1 || factor == 0 ? "none" : "linear";
+  absl::string_view type = "linear";  // what a factor without a type means
   if (file.FindValue("llama.rope.scaling.type") != nullptr) {
     ASSIGN_OR_RETURN(type, file.GetString("llama.rope.scaling.type"));
-    if (type == "linear" && factor == 1) type = "none";
   }
   if (type == "none") return absl::OkStatus();
-  return absl::UnimplementedError(
-      absl::StrCat("rope scaling '", Printable(type), "' (factor ", factor, ") can't be computed"));
+  if (type != "linear") {
+    return absl::UnimplementedError(absl::StrCat("rope scaling '", Printable(type),
+                                                 "' can't be computed; supported: 'linear'"));
+  }
+  config.rope_scale = factor == 0 ? 1 : static_cast<float>(factor);  // 0 stands for none in files
+  return absl::OkStatus();
 }
 
 absl::Status ReadHeads(const GgufFile& file, ModelConfig& config) {
@@ -142,6 +149,7 @@ absl::StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file) {
   ASSIGN_OR_RETURN(config.d_ffn, RequiredUint(file, "llama.feed_forward_length"));
   ASSIGN_OR_RETURN(config.context, RequiredUint(file, "llama.context_length"));
   RETURN_IF_ERROR(ReadHeads(file, config));
+  RETURN_IF_ERROR(ReadRopeScale(file, config));
   RETURN_IF_ERROR(ReadVocabulary(file, config));
   ASSIGN_OR_RETURN(const double base, FloatOr(file, "llama.rope.freq_base", 10000));
   config.rope_base = static_cast<float>(base);

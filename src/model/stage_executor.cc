@@ -42,15 +42,11 @@ absl::StatusOr<TensorMap> MapTensors(const StageOptions& options,
 }
 
 absl::StatusOr<Rope> MakeRope(const ModelConfig& config, const TensorMap& tensors) {
-  absl::Span<const float> factors;
+  // To divide a position by the scale is to divide every angle by it.
+  std::vector<float> factors(config.rope_dims / 2, config.rope_scale);
   if (const auto found = tensors.find(kRopeFreqsTensor); found != tensors.end()) {
-    factors = found->second->vector();
-  }
-  for (const float factor : factors) {
-    if (factor > 0 && std::isfinite(factor)) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor ", kRopeFreqsTensor, " has the value ", factor,
-                     "; its values divide angles and must be positive and finite"));
+    RETURN_IF_ERROR(CheckRopeFactors(found->second->vector()));
+    for (size_t i = 0; i < factors.size(); ++i) factors[i] *= found->second->vector()[i];
   }
   return Rope(config.rope_dims, config.rope_base, factors);
 }

@@ -1,5 +1,7 @@
 #include "model/weights.h"
 
+#include <cmath>
+#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -125,6 +127,11 @@ absl::Status CheckModelTensors(const ModelConfig& config, const GgufFile& file) 
   RETURN_IF_ERROR(StageTensors(config, file, {0, config.layers}).status());
   RETURN_IF_ERROR(EmbeddingTensor(config, file).status());
   RETURN_IF_ERROR(HeadTensors(config, file).status());
+  if (const GgufTensor* freqs = file.FindTensor(kRopeFreqsTensor); freqs != nullptr) {
+    std::vector<float> factors(config.rope_dims / 2);
+    std::memcpy(factors.data(), freqs->bytes.data(), freqs->bytes.size());
+    RETURN_IF_ERROR(CheckRopeFactors(factors));
+  }
   absl::flat_hash_set<std::string> known = {"token_embd.weight", "output.weight",
                                             "output_norm.weight", std::string(kRopeFreqsTensor)};
   for (uint32_t layer = 0; layer < config.layers; ++layer) {
@@ -136,6 +143,16 @@ absl::Status CheckModelTensors(const ModelConfig& config, const GgufFile& file) 
                                                  Printable(tensor.name),
                                                  ", which would change the result and can't be "
                                                  "computed with; a plain llama model has none"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRopeFactors(absl::Span<const float> factors) {
+  for (const float factor : factors) {
+    if (factor > 0 && std::isfinite(factor)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", kRopeFreqsTensor, " has the value ", factor,
+                     "; its values divide angles and must be positive and finite"));
   }
   return absl::OkStatus();
 }

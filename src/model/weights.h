@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "cluster/stage_plan.h"
 #include "cluster/tensor_spec.h"
 #include "model/gguf.h"
@@ -36,6 +37,10 @@ absl::StatusOr<HeadSpecs> HeadTensors(const ModelConfig& config, const GgufFile&
 // That all of the model's tensors are there and right, and no other that would change the result
 // (biases, QK-norms ...): Unimplemented names it.
 absl::Status CheckModelTensors(const ModelConfig& config, const GgufFile& file);
+
+// The values of rope_freqs.weight divide angles: InvalidArgument where one is not positive and
+// finite.
+absl::Status CheckRopeFactors(absl::Span<const float> factors);
 
 // The shape and type check of StageTensors for any list: exactly the tensors that these layers
 // need, in any order.

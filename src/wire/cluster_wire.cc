@@ -95,6 +95,7 @@ absl::StatusOr<ModelConfig> ConfigFromWire(const v1::ModelConfig& message) {
   config.context = message.context();
   config.rope_dims = message.rope_dims();
   config.rope_base = message.rope_base();
+  config.rope_scale = message.rope_scale();
   config.norm_epsilon = message.norm_epsilon();
   RETURN_IF_ERROR(ValidateModelConfig(config));
   return config;
@@ -113,6 +114,7 @@ void ConfigToWire(const ModelConfig& config, v1::ModelConfig& message) {
   message.set_context(config.context);
   message.set_rope_dims(config.rope_dims);
   message.set_rope_base(config.rope_base);
+  message.set_rope_scale(config.rope_scale);
   message.set_norm_epsilon(config.norm_epsilon);
 }
 

@@ -70,8 +70,6 @@ TEST(ModelConfig, NamesFeaturesThatItCannotRun) {
               HasSubstr("8 experts"));
   EXPECT_THAT(refusal([](GgufBuilder& g) { g.String("llama.rope.scaling.type", "yarn"); }),
               HasSubstr("rope scaling 'yarn'"));
-  EXPECT_THAT(refusal([](GgufBuilder& g) { g.Float("llama.rope.scaling.factor", 4); }),
-              HasSubstr("rope scaling 'linear'"));
   EXPECT_THAT(refusal([](GgufBuilder& g) { g.Uint("llama.attention.value_length", 16); }),
               HasSubstr("equally long"));
   EXPECT_THAT(refusal([](GgufBuilder& g) { g.Uint("split.count", 3); }), HasSubstr("one of 3"));
@@ -85,13 +83,21 @@ TEST(ModelConfig, NamesFeaturesThatItCannotRun) {
               HasSubstr("blk.2.attn_q.weight"));
 }
 
-TEST(ModelConfig, AcceptsScalingThatScalesNothing) {
-  EXPECT_TRUE(
-      RefusalWith([](GgufBuilder& g) { g.String("llama.rope.scaling.type", "none"); }).ok());
-  EXPECT_TRUE(RefusalWith([](GgufBuilder& g) {
-                g.String("llama.rope.scaling.type", "linear");
-                g.Float("llama.rope.scaling.factor", 1);
-              }).ok());
+TEST(ModelConfig, ReadsLinearRopeScalingInAllItsSpellings) {
+  const auto scale = [](const char* type, const char* key, float factor) {
+    GgufBuilder gguf = TinyLlama().Builder();
+    if (*type != '\0') gguf.String("llama.rope.scaling.type", type);
+    if (*key != '\0') gguf.Float(key, factor);
+    const auto config = ConfigOf(gguf.Build());
+    EXPECT_TRUE(config.ok()) << config.status();
+    return config->rope_scale;
+  };
+  EXPECT_EQ(scale("", "", 0), 1);
+  EXPECT_EQ(scale("linear", "llama.rope.scaling.factor", 4), 4);
+  EXPECT_EQ(scale("", "llama.rope.scaling.factor", 4), 4);
+  EXPECT_EQ(scale("", "llama.rope.scale_linear", 2), 2);
+  EXPECT_EQ(scale("linear", "llama.rope.scaling.factor", 0), 1);
+  EXPECT_EQ(scale("none", "llama.rope.scaling.factor", 4), 1);
 }
 
 TEST(ModelConfig, NamesTheKeyThatIsMissing) {
@@ -162,6 +168,9 @@ TEST(ModelConfig, RefusesFloatsThatAreNotFinite) {
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(),
                           std::numeric_limits<float>::infinity(), 0.0f, -1.0f}) {
     EXPECT_FALSE(RefusalWith([&](GgufBuilder& g) { g.Float("llama.rope.freq_base", bad); }).ok());
+    if (bad == 0) continue;  // stands for none
+    EXPECT_FALSE(
+        RefusalWith([&](GgufBuilder& g) { g.Float("llama.rope.scaling.factor", bad); }).ok());
   }
 }
 

@@ -109,6 +109,7 @@ INSTANTIATE_TEST_SUITE_P(Models, ParityTest,
                                            Model{"llama/llama-q8_0", true},
                                            Model{"llama/llama-q4_0", true},
                                            Model{"llama-rope3/llama-rope3-f16", false},
+                                           Model{"llama-linear/llama-linear-f16", false},
                                            Model{"mistral-tied/mistral-tied-f16", false}));
 
 class Stories260K : public ::testing::Test {
