@@ -38,6 +38,11 @@ Sha256Digest KeyDigest(EVP_PKEY* key) {
   return digest;
 }
 
+Sha256Digest Fingerprint(X509* certificate) {
+  const std::string der = openssl::ToDer(certificate);
+  return Sha256(absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(der.data()), der.size()));
+}
+
 NodeId NodeOf(EVP_PKEY* key) {
   const Sha256Digest digest = KeyDigest(key);
   NodeId node;
@@ -73,11 +78,14 @@ CertificatePtr NewCertificate(EVP_PKEY* key, const std::string& common_name, abs
   return certificate;
 }
 
-absl::Time NotAfter(const X509* certificate) {
+absl::Time ToTime(const ASN1_TIME* time) {
   std::tm utc = {};
-  CHECK(ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &utc) == 1);
+  CHECK(ASN1_TIME_to_tm(time, &utc) == 1);
   return absl::FromTM(utc, absl::UTCTimeZone());
 }
+
+absl::Time NotBefore(const X509* certificate) { return ToTime(X509_get0_notBefore(certificate)); }
+absl::Time NotAfter(const X509* certificate) { return ToTime(X509_get0_notAfter(certificate)); }
 
 CertificatePtr NewCaCertificate(EVP_PKEY* key, absl::Time now) {
   // The name differs from CA to CA, so that a mix-up is a clear "unknown issuer".
@@ -153,6 +161,8 @@ absl::StatusOr<Identity> MakeIdentity(absl::string_view key_pem, absl::string_vi
                   .key_pem = std::string(key_pem),
                   .certificate_pem = openssl::ToPem(certificate.get()),
                   .ca_pem = openssl::ToPem(ca.get()),
+                  .ca_fingerprint = Fingerprint(ca.get()),
+                  .issued = NotBefore(certificate.get()),
                   .expires = NotAfter(certificate.get())};
 }
 
@@ -200,8 +210,7 @@ absl::StatusOr<std::unique_ptr<CertificateAuthority>> CertificateAuthority::Open
 Sha256Digest CertificateAuthority::fingerprint() const {
   const absl::StatusOr<CertificatePtr> ca = openssl::ParseCertificatePem(certificate_pem_);
   CHECK(ca.ok());
-  const std::string der = openssl::ToDer(ca->get());
-  return Sha256(absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(der.data()), der.size()));
+  return Fingerprint(ca->get());
 }
 
 const std::string& CertificateAuthority::certificate_pem() const { return certificate_pem_; }
@@ -243,6 +252,8 @@ absl::StatusOr<Identity> CertificateAuthority::CoordinatorIdentity(absl::Time no
                   .key_pem = openssl::ToPem(key.get()),
                   .certificate_pem = openssl::ToPem(certificate.get()),
                   .ca_pem = certificate_pem_,
+                  .ca_fingerprint = fingerprint(),
+                  .issued = NotBefore(certificate.get()),
                   .expires = NotAfter(certificate.get())};
 }
 

@@ -31,6 +31,8 @@ struct Identity {
   std::string key_pem;
   std::string certificate_pem;
   std::string ca_pem;
+  Sha256Digest ca_fingerprint = {};  // as in join tokens
+  absl::Time issued;
   absl::Time expires;
 };
 

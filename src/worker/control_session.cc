@@ -1,0 +1,173 @@
+#include "worker/control_session.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/logging.h"
+#include "wire/status_wire.h"
+
+namespace efedllm {
+namespace {
+
+constexpr size_t kMaxEvents = 256;
+constexpr absl::Duration kPushTimeout = absl::Seconds(5);
+constexpr absl::Duration kMostWait = absl::Milliseconds(200);  // until a request to stop is seen
+constexpr int64_t kLeastHeartbeatMillis = 50;
+constexpr int64_t kMostHeartbeatMillis = 30'000;
+
+}  // namespace
+
+ControlSession::ControlSession(const ControlOptions& options, v1::Cluster::StubInterface& stub,
+                               const Transport& transport)
+    : options_(options), stub_(stub), transport_(transport), events_(kMaxEvents) {}
+
+void ControlSession::PostReport(const StageReport& report) {
+  Event event = report;
+  // Progress may get lost, the last word may not.
+  const bool progress = report.state == StageState::kFetching;
+  const bool posted =
+      progress ? events_.TryPush(std::move(event)) : events_.Push(std::move(event), kPushTimeout);
+  if (!posted && !progress && !events_.closed()) {
+    spdlog::error("a report to the coordinator got lost: the control stream is stuck");
+  }
+}
+
+absl::Status ControlSession::Run(StageKeeper& keeper, const StageRunner& runner) {
+  grpc::ClientContext context;
+  transport_.Prepare(context);
+  stream_ = stub_.Attach(&context);
+  welcome_deadline_ = absl::Now() + options_.welcome_timeout;
+  std::thread reader([this] {
+    v1::CoordinatorMessage message;
+    while (stream_->Read(&message)) {
+      if (!events_.Push(std::move(message), absl::InfiniteDuration())) return;
+      message.Clear();
+    }
+    (void)events_.Push(StreamEnded(), absl::InfiniteDuration());
+  });
+
+  v1::WorkerMessage hello;
+  *hello.mutable_hello() = ToWire(options_.hello);
+  // Where a write fails the stream has ended, and its status says why.
+  if (stream_->Write(hello)) {
+    while (Loop(keeper, runner)) {
+    }
+  }
+  events_.Close();
+  const bool ours = leaving_ || renewed_ || !problem_.ok();
+  if (ours) {
+    stream_->WritesDone();
+    context.TryCancel();
+  }
+  reader.join();
+  context.TryCancel();  // a write failed, but the other direction may still be open
+  const absl::Status ended = FromGrpc(stream_->Finish());
+  if (!problem_.ok()) return problem_;
+  if (ours) return absl::OkStatus();
+  return ended.ok() ? absl::UnavailableError("the coordinator ended the control stream") : ended;
+}
+
+bool ControlSession::Loop(StageKeeper& keeper, const StageRunner& runner) {
+  const absl::Duration wait =
+      std::clamp(next_heartbeat_ - absl::Now(), absl::ZeroDuration(), kMostWait);
+  const std::optional<Event> event = events_.Pop(wait);
+  if (event && !OnEvent(*event, keeper)) return false;
+  return OnTime(runner);
+}
+
+bool ControlSession::OnEvent(const Event& event, StageKeeper& keeper) {
+  if (const auto* message = std::get_if<v1::CoordinatorMessage>(&event)) {
+    return OnMessage(*message, keeper);
+  }
+  if (const auto* report = std::get_if<StageReport>(&event)) return SendReport(*report);
+  return false;
+}
+
+bool ControlSession::OnMessage(const v1::CoordinatorMessage& message, StageKeeper& keeper) {
+  switch (message.message_case()) {
+    case v1::CoordinatorMessage::kWelcome:
+      OnWelcome(message.welcome());
+      return true;
+    case v1::CoordinatorMessage::kAssignment:
+      OnAssignment(message.assignment(), keeper);
+      return true;
+    case v1::CoordinatorMessage::kRelease:
+      epoch_ = Epoch{0};
+      keeper.Release();
+      return !leaving_;
+    case v1::CoordinatorMessage::MESSAGE_NOT_SET:
+      break;
+  }
+  problem_ = absl::UnavailableError("the coordinator sent a message that this version can't read");
+  return false;
+}
+
+void ControlSession::OnWelcome(const v1::Welcome& welcome) {
+  heartbeat_interval_ = absl::Milliseconds(
+      std::clamp<int64_t>(welcome.heartbeat_millis(), kLeastHeartbeatMillis, kMostHeartbeatMillis));
+  next_heartbeat_ = absl::Now();
+  if (!std::exchange(welcomed_, true)) options_.on_welcome();
+}
+
+void ControlSession::OnAssignment(const v1::Assignment& message, StageKeeper& keeper) {
+  absl::StatusOr<Assignment> assignment = FromWire(message);
+  epoch_ = Epoch{message.epoch()};
+  if (assignment.ok()) {
+    if (!leaving_) keeper.Assign(*std::move(assignment));
+    return;
+  }
+  keeper.Release();
+  StageReport report;
+  report.epoch = epoch_;
+  report.state = StageState::kFailed;
+  report.message = std::string(assignment.status().message());
+  SendReport(report);
+}
+
+bool ControlSession::SendReport(const StageReport& report) {
+  if (report.epoch != epoch_) return true;
+  v1::WorkerMessage message;
+  *message.mutable_stage_status() = ToWire(report);
+  return stream_->Write(message);
+}
+
+bool ControlSession::SendHeartbeat(const StageRunner& runner) {
+  v1::WorkerMessage message;
+  *message.mutable_heartbeat() = ToWire(runner.counters());
+  next_heartbeat_ = absl::Now() + heartbeat_interval_;
+  return stream_->Write(message);
+}
+
+bool ControlSession::SendLeaving() {
+  leaving_ = true;
+  if (!welcomed_) return false;
+  spdlog::info("leaving: waiting for the coordinator to plan without this node");
+  leave_deadline_ = absl::Now() + options_.leave_timeout;
+  v1::WorkerMessage message;
+  message.mutable_leaving();
+  return stream_->Write(message);
+}
+
+bool ControlSession::OnTime(const StageRunner& runner) {
+  const absl::Time now = absl::Now();
+  if (!welcomed_ && now > welcome_deadline_) {
+    problem_ = absl::DeadlineExceededError("the coordinator did not answer");
+    return false;
+  }
+  if (now > leave_deadline_) {
+    spdlog::warn("the coordinator did not let go of this node in time");
+    return false;
+  }
+  if (!leaving_ && options_.stop_requested() && !SendLeaving()) return false;
+  if (welcomed_ && !leaving_ && options_.renewed()) {
+    renewed_ = true;
+    return false;
+  }
+  return now < next_heartbeat_ || SendHeartbeat(runner);
+}
+
+}  // namespace efedllm

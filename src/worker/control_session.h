@@ -1,0 +1,89 @@
+// One attachment to the coordinator: the control stream from hello to its end.
+#ifndef EFEDLLM_WORKER_CONTROL_SESSION_H_
+#define EFEDLLM_WORKER_CONTROL_SESSION_H_
+
+#include <grpcpp/client_context.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <variant>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/bounded_queue.h"
+#include "net/credentials.h"
+#include "wire/cluster_service.h"
+#include "wire/cluster_wire.h"
+#include "worker/stage_keeper.h"
+#include "worker/stage_runner.h"
+
+namespace efedllm {
+
+struct ControlOptions {
+  Hello hello;
+  absl::Duration welcome_timeout = absl::Seconds(20);
+  absl::Duration leave_timeout = absl::Seconds(10);  // for the coordinator to plan without us
+  std::function<bool()> stop_requested;
+  std::function<bool()> renewed;  // true: attach anew, with the new certificate
+  std::function<void()> on_welcome;
+};
+
+// Run is called once. PostReport may be called from any thread, before, during and after Run.
+class ControlSession {
+ public:
+  // stub and transport are borrowed and outlive this.
+  ControlSession(const ControlOptions& options, v1::Cluster::StubInterface& stub,
+                 const Transport& transport);
+
+  // Until the stream ends or there is a reason to end it. keeper and runner are borrowed. OK: the
+  // worker has left, or has a new certificate; else why the stream ended.
+  absl::Status Run(StageKeeper& keeper, const StageRunner& runner);
+
+  // Sends the report, if it is of the stage that was assigned last.
+  void PostReport(const StageReport& report);
+
+  // After Run:
+  bool welcomed() const { return welcomed_; }
+  bool left() const { return leaving_; }
+
+ private:
+  struct StreamEnded {};
+  using Event = std::variant<v1::CoordinatorMessage, StageReport, StreamEnded>;
+  using Stream = grpc::ClientReaderWriterInterface<v1::WorkerMessage, v1::CoordinatorMessage>;
+
+  // Each returns false when the session is over.
+  bool Loop(StageKeeper& keeper, const StageRunner& runner);
+  bool OnEvent(const Event& event, StageKeeper& keeper);
+  bool OnMessage(const v1::CoordinatorMessage& message, StageKeeper& keeper);
+  bool OnTime(const StageRunner& runner);
+
+  void OnWelcome(const v1::Welcome& welcome);
+  void OnAssignment(const v1::Assignment& message, StageKeeper& keeper);
+  bool SendReport(const StageReport& report);
+  bool SendHeartbeat(const StageRunner& runner);
+  bool SendLeaving();
+
+  const ControlOptions options_;
+  v1::Cluster::StubInterface& stub_;
+  const Transport& transport_;
+  BoundedQueue<Event> events_;
+
+  // Of the thread that calls Run.
+  std::unique_ptr<Stream> stream_;
+  absl::Status problem_;  // why we end the session ourselves
+  bool welcomed_ = false;
+  bool leaving_ = false;
+  bool renewed_ = false;
+  Epoch epoch_;  // of the last assignment
+  absl::Duration heartbeat_interval_ = absl::Seconds(1);
+  absl::Time welcome_deadline_;
+  absl::Time leave_deadline_ = absl::InfiniteFuture();
+  absl::Time next_heartbeat_ = absl::InfiniteFuture();
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_WORKER_CONTROL_SESSION_H_

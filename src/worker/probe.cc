@@ -1,0 +1,166 @@
+#include "worker/probe.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "common/file.h"
+#include "layers/linear.h"
+#include "layers/packed_matrix.h"
+#include "tensor/matrix.h"
+
+namespace efedllm {
+namespace {
+
+constexpr absl::Duration kTimePerRate = absl::Milliseconds(200);
+constexpr size_t kMostReadBytes = size_t{192} << 20;  // beyond every cache
+constexpr size_t kReadChunkBytes = size_t{1} << 20;
+constexpr double kMemoryShare = 0.8;
+
+// The best rate that repeated runs reach: what disturbs only ever slows down.
+double BestRate(double work_per_run, const std::function<void()>& run) {
+  run();  // wakes the threads and fills the caches
+  double best = 0;
+  const absl::Time end = absl::Now() + kTimePerRate;
+  do {
+    const absl::Time start = absl::Now();
+    run();
+    const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+    if (seconds > 0) best = std::max(best, work_per_run / seconds);
+  } while (absl::Now() < end);
+  return best;
+}
+
+double MeasureReading(Compute& compute) {
+  const size_t bytes =
+      std::clamp<size_t>(AvailableMemoryBytes() / 8, size_t{16} << 20, kMostReadBytes);
+  const size_t chunks = bytes / kReadChunkBytes;
+  constexpr size_t kWords = kReadChunkBytes / sizeof(uint64_t);
+  const auto words = std::make_unique<uint64_t[]>(chunks * kWords);
+  std::vector<uint64_t> sums(chunks);
+  const double rate = BestRate(static_cast<double>(chunks * kReadChunkBytes), [&] {
+    compute.team->ParallelFor(chunks, [&](size_t chunk) {
+      const uint64_t* begin = words.get() + chunk * kWords;
+      uint64_t sum = 0;
+      for (size_t i = 0; i < kWords; ++i) sum += begin[i];
+      sums[chunk] += sum;
+    });
+  });
+  // The sums are looked at, so that the reads must happen.
+  return std::count(sums.begin(), sums.end(), 0) == static_cast<long>(chunks) ? rate : 0;
+}
+
+// Multiply-adds, counted as two, of the many-row kernel on a matrix that stays in the caches.
+double MeasureMatmul(Compute& compute, DType dtype) {
+  constexpr size_t kTokens = 32;
+  constexpr size_t kRows = 512;
+  constexpr size_t kCols = 512;
+  const uint64_t bytes = PackedMatrixBytes(dtype, kRows, kCols);
+  void* memory = nullptr;
+  if (posix_memalign(&memory, kPackedAlignment, bytes) != 0) return 0;
+  const std::unique_ptr<void, void (*)(void*)> owner(memory, [](void* p) { free(p); });
+  std::memset(memory, 0, bytes);
+  const PackedMatrix weights{dtype, kRows, kCols, static_cast<const uint8_t*>(memory)};
+  Matrix x(kTokens, kCols);
+  for (float& value : x.ref().span()) value = 0.5f;
+  Matrix y(kTokens, kRows);
+  Linear linear(compute);
+  return BestRate(2.0 * kTokens * kRows * kCols, [&] {
+    linear.Run(x.ref(), {{weights, y.ref()}});
+  });
+}
+
+// nullopt: no such file or no number ("max").
+std::optional<uint64_t> ReadNumber(const std::string& path) {
+  const absl::StatusOr<std::string> text = ReadFile(path, 4096);
+  uint64_t number = 0;
+  if (!text.ok() || !absl::SimpleAtoi(absl::StripAsciiWhitespace(*text), &number)) {
+    return std::nullopt;
+  }
+  return number;
+}
+
+// What the cgroup (v2, then v1) leaves, its caches counted as free.
+std::optional<uint64_t> CgroupMemoryLeft() {
+  for (const auto& [limit_path, usage_path] :
+       {std::pair<const char*, const char*>{"/sys/fs/cgroup/memory.max",
+                                            "/sys/fs/cgroup/memory.current"},
+        {"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+         "/sys/fs/cgroup/memory/memory.usage_in_bytes"}}) {
+    const std::optional<uint64_t> limit = ReadNumber(limit_path);
+    if (!limit) continue;
+    const uint64_t used = ReadNumber(usage_path).value_or(0);
+    // Usage counts the page cache, which gives way; half of it is a careful guess.
+    return *limit > used / 2 ? *limit - used / 2 : 0;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+uint64_t ParseMemAvailable(absl::string_view meminfo) {
+  for (absl::string_view line : absl::StrSplit(meminfo, '\n')) {
+    if (!absl::ConsumePrefix(&line, "MemAvailable:")) continue;
+    absl::ConsumeSuffix(&line, "kB");
+    uint64_t kib = 0;
+    return absl::SimpleAtoi(absl::StripAsciiWhitespace(line), &kib) ? kib << 10 : 0;
+  }
+  return 0;
+}
+
+int ParseCpuMax(absl::string_view cpu_max) {
+  const std::vector<absl::string_view> parts =
+      absl::StrSplit(absl::StripAsciiWhitespace(cpu_max), ' ');
+  uint32_t quota = 0;
+  uint32_t period = 0;
+  if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &quota) ||
+      !absl::SimpleAtoi(parts[1], &period) || period == 0) {
+    return 0;
+  }
+  return static_cast<int>((quota + period - 1) / period);
+}
+
+uint64_t AvailableMemoryBytes() {
+  const absl::StatusOr<std::string> meminfo = ReadFile("/proc/meminfo", 64 << 10);
+  const uint64_t machine = meminfo.ok() ? ParseMemAvailable(*meminfo) : 0;
+  const std::optional<uint64_t> cgroup = CgroupMemoryLeft();
+  return cgroup ? std::min(machine, *cgroup) : machine;
+}
+
+int AvailableCpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  int cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  const absl::StatusOr<std::string> cpu_max = ReadFile("/sys/fs/cgroup/cpu.max", 4096);
+  const int quota = cpu_max.ok() ? ParseCpuMax(*cpu_max) : 0;
+  if (quota > 0) cpus = std::min(cpus, quota);
+  return std::max(cpus, 1);
+}
+
+NodeProfile MeasureNode(Compute& compute, uint64_t memory_bytes) {
+  NodeProfile profile;
+  profile.threads = static_cast<uint32_t>(std::max(compute.team->threads(), 1));
+  profile.memory_bytes =
+      memory_bytes != 0
+          ? memory_bytes
+          : static_cast<uint64_t>(static_cast<double>(AvailableMemoryBytes()) * kMemoryShare);
+  profile.read_bytes_per_second = MeasureReading(compute);
+  profile.int8_ops_per_second = MeasureMatmul(compute, DType::kQ8_0);
+  profile.f32_flops_per_second = MeasureMatmul(compute, DType::kF32);
+  return profile;
+}
+
+}  // namespace efedllm

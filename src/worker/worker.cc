@@ -1,0 +1,261 @@
+#include "worker/worker.h"
+
+#include <grpcpp/server_builder.h>
+#include <spdlog/spdlog.h>
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/logging.h"
+#include "common/random.h"
+#include "common/status_macros.h"
+#include "common/units.h"
+#include "worker/backoff.h"
+#include "worker/enrolment.h"
+#include "worker/probe.h"
+
+namespace efedllm {
+namespace {
+
+constexpr size_t kMaxFrameBytes = (size_t{64} << 20) + (size_t{1} << 20);
+constexpr absl::Duration kCallTimeout = absl::Seconds(15);
+constexpr absl::Duration kRenewalTimeout = absl::Seconds(3);  // heartbeats wait for it
+constexpr absl::Duration kRenewalInterval = absl::Minutes(5);
+constexpr absl::Duration kLogInterval = absl::Minutes(1);
+
+absl::Status CheckOptions(const WorkerOptions& options) {
+  RETURN_IF_ERROR(ParseHostPort(options.coordinator).status());
+  RETURN_IF_ERROR(ParseHostPort(options.listen).status());
+  if (!options.insecure) return absl::OkStatus();
+  for (const std::string& address : {options.coordinator, options.listen}) {
+    if (IsLoopback(address)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--insecure is for loopback addresses only, and ", address,
+                     " is none: leave --insecure out and join with a --token"));
+  }
+  return absl::OkStatus();
+}
+
+// Logs a failure when it is new, and else now and then.
+class RetryLog {
+ public:
+  void Failed(const std::string& coordinator, const absl::Status& status) {
+    const absl::Time now = absl::Now();
+    if (status == last_ && now - logged_ < kLogInterval) return;
+    last_ = status;
+    logged_ = now;
+    spdlog::warn("no connection to the coordinator at {}: {}; trying again", coordinator,
+                 std::string(status.message()));
+  }
+  void Succeeded() { last_ = absl::OkStatus(); }
+
+ private:
+  absl::Status last_;
+  absl::Time logged_ = absl::InfinitePast();
+};
+
+}  // namespace
+
+bool IsRefusal(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kUnimplemented:
+      return true;
+    default:
+      return false;
+  }
+}
+
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const WorkerOptions& options,
+                                                       const Clock& clock) {
+  RETURN_IF_ERROR(CheckOptions(options));
+  std::unique_ptr<Worker> worker(new Worker(options, clock));
+  ASSIGN_OR_RETURN(worker->compute_, Compute::Create(options.threads, options.kernels));
+  ASSIGN_OR_RETURN(worker->state_, NodeState::Open(options.state_dir));
+  ASSIGN_OR_RETURN(worker->cache_, WeightCache::Open(worker->state_->weights_dir()));
+  worker->profile_ =
+      options.profile ? *options.profile : MeasureNode(worker->compute_, options.memory_bytes);
+  return worker;
+}
+
+Worker::~Worker() {
+  Stop();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Worker::Start() {
+  thread_ = std::thread([this] {
+    const absl::Status end = Loop();
+    absl::MutexLock lock(&mu_);
+    end_ = end;
+  });
+}
+
+void Worker::Stop() {
+  absl::MutexLock lock(&mu_);
+  stop_ = true;
+}
+
+bool Worker::stop_requested() const {
+  absl::MutexLock lock(&mu_);
+  return stop_;
+}
+
+std::optional<absl::Status> Worker::Wait(absl::Duration timeout) {
+  absl::MutexLock lock(&mu_);
+  mu_.AwaitWithTimeout(
+      absl::Condition(
+          +[](std::optional<absl::Status>* end) { return end->has_value(); }, &end_),
+      timeout);
+  return end_;
+}
+
+absl::Status Worker::Loop() {
+  Backoff backoff(options_.least_backoff, options_.most_backoff, SecureRandomU64());
+  RetryLog log;
+  while (true) {
+    const Attempt attempt = Serve();
+    if (stop_requested()) return absl::OkStatus();
+    if (attempt.final || IsRefusal(attempt.status)) return attempt.status;
+    if (attempt.attached) {
+      backoff.Reset();
+      log.Succeeded();
+    }
+    if (attempt.status.ok()) continue;  // the certificate was renewed
+    log.Failed(options_.coordinator, attempt.status);
+    absl::MutexLock lock(&mu_);
+    if (mu_.AwaitWithTimeout(absl::Condition(&stop_), backoff.Next())) return absl::OkStatus();
+  }
+}
+
+// One attachment with all that belongs to it: everything is new after a reconnect.
+Worker::Attempt Worker::Serve() {
+  std::optional<Identity> identity;
+  const absl::StatusOr<Transport> transport = MakeTransport(identity);
+  if (!transport.ok()) return {.status = transport.status()};
+  return Attach(*transport, identity);
+}
+
+absl::StatusOr<Transport> Worker::MakeTransport(std::optional<Identity>& identity) {
+  if (options_.insecure) return Transport::Insecure(state_->node());
+  ASSIGN_OR_RETURN(identity, ObtainIdentity());
+  return Transport::Tls(*identity);
+}
+
+absl::StatusOr<Identity> Worker::ObtainIdentity() {
+  std::optional<Identity> stored = state_->LoadIdentity();
+  const bool expired = stored && stored->expires <= clock_.Now();
+  const bool other =
+      stored && options_.token && stored->ca_fingerprint != options_.token->ca_fingerprint;
+  if (stored && !expired && !other) return *std::move(stored);
+  if (!options_.token) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        expired ? "this node's certificate has expired" : "this node has not joined yet",
+        ": start it with --token, as `efedllm-ctl token create` prints it at the coordinator"));
+  }
+  ASSIGN_OR_RETURN(Identity identity, Enrol(options_.coordinator, *options_.token, options_.name,
+                                            *state_, kCallTimeout));
+  spdlog::info("joined as node {}; the certificate is valid until {}", NodeName(identity.node),
+               absl::FormatTime("%Y-%m-%d", identity.expires, absl::UTCTimeZone()));
+  return identity;
+}
+
+Worker::Attempt Worker::Attach(const Transport& transport,
+                               const std::optional<Identity>& identity) {
+  HopReceiver receiver(transport, kMaxFrameBytes);
+  grpc::ServerBuilder builder;
+  ConfigureServer(builder);
+  int port = 0;
+  builder.AddListeningPort(options_.listen, transport.server_credentials(), &port);
+  receiver.Register(builder);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr || port == 0) {
+    receiver.Shutdown();
+    return {.status = absl::UnknownError(absl::StrCat("can't listen on ", options_.listen,
+                                                      ": is the address right and the port free?")),
+            .final = true};
+  }
+  Attempt attempt = RunSession(transport, identity, receiver, port);
+  server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
+  return attempt;
+}
+
+Worker::Attempt Worker::RunSession(const Transport& transport,
+                                   const std::optional<Identity>& identity, HopReceiver& receiver,
+                                   int port) {
+  const auto stub = v1::Cluster::NewStub(transport.Dial(options_.coordinator, kCoordinatorNode));
+  ControlSession session({.hello = MakeHello(port),
+                          .stop_requested = [this] { return stop_requested(); },
+                          .renewed = [&] { return identity && RenewIfDue(*stub, *identity); },
+                          .on_welcome =
+                              [this] {
+                                spdlog::info(
+                                    "attached to {} as node {} (\"{}\"): {} threads, {} of memory",
+                                    options_.coordinator, NodeName(state_->node()), options_.name,
+                                    profile_.threads, FormatBytes(profile_.memory_bytes));
+                                if (options_.on_attached) options_.on_attached();
+                              }},
+                         *stub, transport);
+  StageRunner runner(state_->node(), receiver, [&](Epoch epoch, const absl::Status& why) {
+    spdlog::error("the stage of epoch {} broke: {}", epoch.v, std::string(why.message()));
+    session.PostReport(
+        {.epoch = epoch, .state = StageState::kFailed, .message = Printable(why.message(), 500)});
+  });
+  StageKeeper keeper({.memory_bytes = profile_.memory_bytes,
+                      .max_frame_bytes = kMaxFrameBytes,
+                      .coordinator = options_.coordinator,
+                      .draw_bar = options_.draw_bar},
+                     *stub, transport, *cache_, compute_, runner,
+                     [&](const StageReport& report) { session.PostReport(report); });
+
+  Attempt attempt{.status = session.Run(keeper, runner), .attached = session.welcomed()};
+  if (identity && !session.welcomed() && absl::IsUnavailable(attempt.status)) {
+    attempt.status = Explain(attempt.status, *identity);
+  }
+  return attempt;
+}
+
+bool Worker::RenewIfDue(v1::Cluster::StubInterface& stub, const Identity& identity) {
+  const absl::Time now = clock_.Now();
+  if (!RenewalIsDue(identity, now) || now < next_renewal_) return false;
+  next_renewal_ = now + kRenewalInterval;
+  const absl::Status renewed = Renew(stub, identity, *state_, kRenewalTimeout).status();
+  if (!renewed.ok()) {
+    spdlog::warn("the certificate, valid until {}, was not renewed: {}; trying again later",
+                 absl::FormatTime("%Y-%m-%d %H:%M", identity.expires, absl::UTCTimeZone()),
+                 std::string(renewed.message()));
+    return false;
+  }
+  spdlog::info("the certificate was renewed");
+  return true;
+}
+
+// TLS only says that the connection failed. Somebody who answers with another CA will go on to.
+absl::Status Worker::Explain(const absl::Status& status, const Identity& identity) const {
+  const absl::Status pinned =
+      FetchPinnedCa(options_.coordinator, identity.ca_fingerprint, kCallTimeout).status();
+  if (!absl::IsPermissionDenied(pinned)) return status;
+  return absl::PermissionDeniedError(
+      absl::StrCat("the coordinator at ", options_.coordinator,
+                   " is not the one that this node joined: start it with --token, as "
+                   "`efedllm-ctl token create` prints it there (",
+                   pinned.message(), ")"));
+}
+
+Hello Worker::MakeHello(int port) const {
+  Hello hello;
+  hello.engine_version = options_.engine_version;
+  hello.name = options_.name;
+  hello.profile = profile_;
+  const std::string own_port = absl::StrCat(":", port);
+  hello.hop_address = options_.advertise.empty()               ? own_port
+                      : ParseHostPort(options_.advertise).ok() ? options_.advertise
+                                                               : options_.advertise + own_port;
+  return hello;
+}
+
+}  // namespace efedllm

@@ -1,0 +1,114 @@
+// The worker daemon: joins a coordinator, holds the stage that it is given, and runs steps. Several
+// can live in one process.
+#ifndef EFEDLLM_WORKER_WORKER_H_
+#define EFEDLLM_WORKER_WORKER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "cluster/node_profile.h"
+#include "common/clock.h"
+#include "layers/compute.h"
+#include "model/weight_cache.h"
+#include "net/credentials.h"
+#include "net/join_token.h"
+#include "worker/control_session.h"
+#include "worker/node_state.h"
+
+namespace efedllm {
+
+struct WorkerOptions {
+  std::string coordinator;           // HOST:PORT
+  std::optional<JoinToken> token;    // none: the node enrolled before
+  std::string state_dir;             // see node_state.h
+  std::string name;                  // for people; printable, at most 64 bytes
+  std::string listen = "0.0.0.0:0";  // where hops come in; port 0: any free one
+  std::string advertise;  // HOST:PORT or HOST that peers dial; empty: as the coordinator sees it
+  int threads = 1;        // that compute
+  std::string kernels = "auto";  // see Compute::Create
+  uint64_t memory_bytes = 0;     // 0: see MeasureNode
+  bool insecure = false;         // no TLS; loopback addresses only
+  bool draw_bar = false;         // progress on the terminal
+  std::string engine_version;
+
+  std::optional<NodeProfile> profile;  // none: measured
+  absl::Duration least_backoff = absl::Milliseconds(500);
+  absl::Duration most_backoff = absl::Seconds(15);
+  std::function<void()> on_attached;  // each time; may be empty
+};
+
+// Ends by itself only when it makes no sense to go on: see IsRefusal.
+class Worker {
+ public:
+  // Opens the state folder and measures the machine (about a second). InvalidArgument: options that
+  // can't be; FailedPrecondition: the state folder is in use.
+  static absl::StatusOr<std::unique_ptr<Worker>> Create(const WorkerOptions& options,
+                                                        const Clock& clock);
+  ~Worker();  // Stop and wait
+
+  // Once.
+  void Start();
+  // Leaves the cluster in good order; returns at once. Thread-safe.
+  void Stop() ABSL_LOCKS_EXCLUDED(mu_);
+  // The end: OK after Stop, else why. nullopt: it still runs after the timeout. Thread-safe.
+  std::optional<absl::Status> Wait(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
+
+  NodeId node() const { return state_->node(); }
+  const NodeProfile& profile() const { return profile_; }
+
+ private:
+  // How an attempt to serve ended, and whether to try again.
+  struct Attempt {
+    absl::Status status;
+    bool attached = false;
+    bool final = false;
+  };
+
+  Worker(const WorkerOptions& options, const Clock& clock) : options_(options), clock_(clock) {}
+
+  absl::Status Loop() ABSL_LOCKS_EXCLUDED(mu_);
+  Attempt Serve() ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<Identity> ObtainIdentity();
+  absl::StatusOr<Transport> MakeTransport(std::optional<Identity>& identity);
+  Attempt Attach(const Transport& transport, const std::optional<Identity>& identity);
+  Attempt RunSession(const Transport& transport, const std::optional<Identity>& identity,
+                     HopReceiver& receiver, int port);
+  // True when there is a new certificate in the state folder. Tries now and then while one is due.
+  bool RenewIfDue(v1::Cluster::StubInterface& stub, const Identity& identity);
+  absl::Status Explain(const absl::Status& status, const Identity& identity) const;
+  Hello MakeHello(int port) const;
+  bool stop_requested() const ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Constant after Create.
+  const WorkerOptions options_;
+  const Clock& clock_;
+  std::unique_ptr<NodeState> state_;
+  std::unique_ptr<WeightCache> cache_;
+  Compute compute_;
+  NodeProfile profile_;
+
+  absl::Time next_renewal_ = absl::InfinitePast();  // of thread_
+
+  mutable absl::Mutex mu_;
+  bool stop_ ABSL_GUARDED_BY(mu_) = false;
+  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mu_);
+
+  std::thread thread_;
+};
+
+// The coordinator, or this worker itself, will say the same again however often it is asked: a
+// wrong or revoked token, another protocol version, another coordinator.
+bool IsRefusal(const absl::Status& status);
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_WORKER_WORKER_H_
