@@ -58,21 +58,28 @@ void Attend(Compute& compute, absl::Span<const KvSpan> spans, uint32_t layer, Co
   CHECK(out.rows == q.rows && out.cols == q.cols);
   const size_t group = heads / shape.kv_heads;  // query heads that share a kv head
   const float scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+  // Query heads that a chunk takes together, to read their keys and values once; fewer where there
+  // would not be enough chunks for the threads.
+  size_t together = std::min(group, kMaxAttendHeads);
+  const size_t threads = static_cast<size_t>(compute.team->threads());
+  while (together > 1 && q.rows * heads / together < 2 * threads) together = (together + 1) / 2;
+  const size_t parts = (group + together - 1) / together;
   // Neighbouring chunks have the same kv head, so that its pages stay in cache.
-  compute.team->ParallelFor(q.rows * shape.kv_heads, [&](size_t chunk) {
-    const size_t row = chunk % q.rows;
-    const uint32_t kv_head = static_cast<uint32_t>(chunk / q.rows);
+  compute.team->ParallelFor(q.rows * parts * shape.kv_heads, [&](size_t chunk) {
+    const size_t row = chunk % q.rows, part = chunk / q.rows % parts;
+    const uint32_t kv_head = static_cast<uint32_t>(chunk / q.rows / parts);
+    const size_t first = part * together;
+    const size_t at = (kv_head * group + first) * shape.head_dim;
     ForRows(spans, row, row + 1, [&](const KvSpan& span, size_t, uint32_t position) {
-      for (size_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
-        compute.kernels->attend({.q = q.row(row) + h * shape.head_dim,
-                                 .pages = kv.pages(span.sequence).data(),
-                                 .k_offset = kv.k_offset(layer, kv_head),
-                                 .v_offset = kv.v_offset(layer, kv_head),
-                                 .head_dim = shape.head_dim,
-                                 .positions = size_t{position} + 1,
-                                 .scale = scale,
-                                 .out = out.row(row) + h * shape.head_dim});
-      }
+      compute.kernels->attend({.q = q.row(row) + at,
+                               .pages = kv.pages(span.sequence).data(),
+                               .k_offset = kv.k_offset(layer, kv_head),
+                               .v_offset = kv.v_offset(layer, kv_head),
+                               .heads = std::min(together, group - first),
+                               .head_dim = shape.head_dim,
+                               .positions = size_t{position} + 1,
+                               .scale = scale,
+                               .out = out.row(row) + at});
     });
   });
 }

@@ -175,12 +175,14 @@ TEST_P(Kernels, AttentionEqualsTheDefinition) {
         memory.push_back(Gaussians(random, 2 * 64 * head_dim));
         pages.push_back(memory.back().data());
       }
-      const std::vector<float> q = Gaussians(random, head_dim);
-      std::vector<float> a(head_dim), b(head_dim);
+      const size_t heads = 1 + random.Below(kMaxAttendHeads);
+      const std::vector<float> q = Gaussians(random, heads * head_dim);
+      std::vector<float> a(q.size()), b(q.size());
       AttendArgs args{.q = q.data(),
                       .pages = pages.data(),
                       .k_offset = 0,
                       .v_offset = 64 * head_dim,
+                      .heads = heads,
                       .head_dim = head_dim,
                       .positions = positions,
                       .scale = 0.3f,

@@ -33,15 +33,18 @@ struct MatmulArgs {
 };
 using MatmulKernel = void (*)(const MatmulArgs&);
 
-// One query head over one kv head's pages (layers/kv_cache.h).
+inline constexpr size_t kMaxAttendHeads = 8;
+
+// Query heads over the pages of the kv head that they share (layers/kv_cache.h).
 struct AttendArgs {
-  const float* q;             // [head_dim]
+  const float* q;             // [heads, head_dim]
   const float* const* pages;  // of 64 positions
   size_t k_offset, v_offset;  // floats
+  size_t heads;               // 1 to kMaxAttendHeads
   size_t head_dim;
   size_t positions;  // that are seen, from 0 on; at least 1
   float scale;
-  float* out;  // [head_dim]
+  float* out;  // [heads, head_dim]
 };
 
 struct KernelTable {

@@ -172,9 +172,9 @@ void Rope(float* x, size_t heads, size_t head_dim, size_t dims, const float* cos
   }
 }
 
-void Attend(const AttendArgs& a) {
+void AttendHead(const AttendArgs& a, const float* q, float* out) {
   float max = -std::numeric_limits<float>::infinity(), sum = 0;
-  std::fill_n(a.out, a.head_dim, 0.0f);
+  std::fill_n(out, a.head_dim, 0.0f);
   for (size_t base = 0; base < a.positions; base += kPage) {
     const float* keys = a.pages[base / kPage] + a.k_offset;
     const float* values = a.pages[base / kPage] + a.v_offset;
@@ -182,7 +182,7 @@ void Attend(const AttendArgs& a) {
     float p[kPage], partial[8] = {}, new_max = max;
     for (size_t i = 0; i < seen; ++i) {
       float dot = 0;
-      for (size_t d = 0; d < a.head_dim; ++d) dot = std::fma(a.q[d], keys[d * kPage + i], dot);
+      for (size_t d = 0; d < a.head_dim; ++d) dot = std::fma(q[d], keys[d * kPage + i], dot);
       p[i] = dot * a.scale;
       new_max = std::max(new_max, p[i]);
     }
@@ -193,13 +193,19 @@ void Attend(const AttendArgs& a) {
     const float correction = Exp(max - new_max);
     sum = std::fma(sum, correction, Tree(partial));
     for (size_t d = 0; d < a.head_dim; ++d) {
-      float acc = a.out[d] * correction;
+      float acc = out[d] * correction;
       for (size_t i = 0; i < seen; ++i) acc = std::fma(p[i], values[i * a.head_dim + d], acc);
-      a.out[d] = acc;
+      out[d] = acc;
     }
     max = new_max;
   }
-  for (size_t d = 0; d < a.head_dim; ++d) a.out[d] /= sum;
+  for (size_t d = 0; d < a.head_dim; ++d) out[d] /= sum;
+}
+
+void Attend(const AttendArgs& a) {
+  for (size_t h = 0; h < a.heads; ++h) {
+    AttendHead(a, a.q + h * a.head_dim, a.out + h * a.head_dim);
+  }
 }
 
 void SiluMul(float* gate, const float* up, size_t n) {

@@ -7,12 +7,12 @@ constexpr size_t kPage = 64;
 constexpr int kVectors = kPage / 8;
 
 // s[i] = scale · (q · key i) for a page's 64 positions, seen or not.
-void Scores(const AttendArgs& a, const float* keys, __m256* s) {
+void Scores(const AttendArgs& a, const float* q, const float* keys, __m256* s) {
   for (int j = 0; j < kVectors; ++j) s[j] = _mm256_setzero_ps();
   for (size_t d = 0; d < a.head_dim; ++d, keys += kPage) {
-    const __m256 q = _mm256_broadcast_ss(a.q + d);
+    const __m256 x = _mm256_broadcast_ss(q + d);
     for (int j = 0; j < kVectors; ++j) {
-      s[j] = _mm256_fmadd_ps(q, _mm256_loadu_ps(keys + 8 * j), s[j]);
+      s[j] = _mm256_fmadd_ps(x, _mm256_loadu_ps(keys + 8 * j), s[j]);
     }
   }
   for (int j = 0; j < kVectors; ++j) s[j] = _mm256_mul_ps(s[j], _mm256_set1_ps(a.scale));
@@ -52,46 +52,58 @@ void AddValues(const float* p, size_t seen, float correction, const float* value
   for (int j = 0; j < kWide; ++j) _mm256_storeu_ps(out + 8 * j, acc[j]);
 }
 
-void AddAllValues(const AttendArgs& a, const float* p, size_t seen, float correction,
-                  const float* values) {
-  const size_t n = a.head_dim;
+void AddAllValues(size_t n, const float* p, size_t seen, float correction, const float* values,
+                  float* out) {
   size_t d = 0;
-  for (; d + 64 <= n; d += 64) AddValues<8>(p, seen, correction, values + d, n, a.out + d);
-  for (; d + 32 <= n; d += 32) AddValues<4>(p, seen, correction, values + d, n, a.out + d);
-  for (; d + 8 <= n; d += 8) AddValues<1>(p, seen, correction, values + d, n, a.out + d);
+  for (; d + 64 <= n; d += 64) AddValues<8>(p, seen, correction, values + d, n, out + d);
+  for (; d + 32 <= n; d += 32) AddValues<4>(p, seen, correction, values + d, n, out + d);
+  for (; d + 8 <= n; d += 8) AddValues<1>(p, seen, correction, values + d, n, out + d);
   for (; d < n; ++d) {
-    float acc = a.out[d] * correction;
+    float acc = out[d] * correction;
     for (size_t i = 0; i < seen; ++i) acc = __builtin_fmaf(p[i], values[i * n + d], acc);
-    a.out[d] = acc;
+    out[d] = acc;
   }
+}
+
+// One page for one head.
+void Page(const AttendArgs& a, const float* q, size_t base, float* max, float* sum, float* out) {
+  const float* page = a.pages[base / kPage];
+  const size_t seen = a.positions - base < kPage ? a.positions - base : kPage;
+  __m256 s[kVectors];
+  Scores(a, q, page + a.k_offset, s);
+  const float new_max = MaxOfSeen(s, seen, *max);
+  alignas(32) float p[kPage];
+  __m256 partial = _mm256_setzero_ps();
+  for (int j = 0; j < kVectors; ++j) {
+    // What is not seen weighs +0 and so adds nothing.
+    const __m256 e =
+        _mm256_and_ps(ExpVector(_mm256_sub_ps(s[j], _mm256_set1_ps(new_max))), SeenMask(seen, j));
+    _mm256_store_ps(p + 8 * j, e);
+    partial = _mm256_add_ps(partial, e);
+  }
+  const float correction = _mm256_cvtss_f32(ExpVector(_mm256_set1_ps(*max - new_max)));
+  *sum = __builtin_fmaf(*sum, correction, Tree(partial));
+  *max = new_max;
+  AddAllValues(a.head_dim, p, seen, correction, page + a.v_offset, out);
 }
 
 }  // namespace
 
 void Attend(const AttendArgs& a) {
-  float max = -__builtin_inff(), sum = 0;
-  for (size_t d = 0; d < a.head_dim; ++d) a.out[d] = 0;
-  for (size_t base = 0; base < a.positions; base += kPage) {
-    const float* page = a.pages[base / kPage];
-    const size_t seen = a.positions - base < kPage ? a.positions - base : kPage;
-    __m256 s[kVectors];
-    Scores(a, page + a.k_offset, s);
-    const float new_max = MaxOfSeen(s, seen, max);
-    alignas(32) float p[kPage];
-    __m256 partial = _mm256_setzero_ps();
-    for (int j = 0; j < kVectors; ++j) {
-      // What is not seen weighs +0 and so adds nothing.
-      const __m256 e =
-          _mm256_and_ps(ExpVector(_mm256_sub_ps(s[j], _mm256_set1_ps(new_max))), SeenMask(seen, j));
-      _mm256_store_ps(p + 8 * j, e);
-      partial = _mm256_add_ps(partial, e);
-    }
-    const float correction = _mm256_cvtss_f32(ExpVector(_mm256_set1_ps(max - new_max)));
-    sum = __builtin_fmaf(sum, correction, Tree(partial));
-    AddAllValues(a, p, seen, correction, page + a.v_offset);
-    max = new_max;
+  float max[kMaxAttendHeads], sum[kMaxAttendHeads];
+  for (size_t h = 0; h < a.heads; ++h) {
+    max[h] = -__builtin_inff();
+    sum[h] = 0;
+    for (size_t d = 0; d < a.head_dim; ++d) a.out[h * a.head_dim + d] = 0;
   }
-  for (size_t d = 0; d < a.head_dim; ++d) a.out[d] /= sum;
+  for (size_t base = 0; base < a.positions; base += kPage) {
+    for (size_t h = 0; h < a.heads; ++h) {
+      Page(a, a.q + h * a.head_dim, base, &max[h], &sum[h], a.out + h * a.head_dim);
+    }
+  }
+  for (size_t h = 0; h < a.heads; ++h) {
+    for (size_t d = 0; d < a.head_dim; ++d) a.out[h * a.head_dim + d] /= sum[h];
+  }
 }
 
 }  // namespace efedllm::avx2

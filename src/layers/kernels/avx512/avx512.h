@@ -1,4 +1,4 @@
-// The AVX-512 files' entry points. Row operations and attention are AVX2's.
+// The AVX-512 files' entry points. Row operations are AVX2's.
 #ifndef EFEDLLM_LAYERS_KERNELS_AVX512_AVX512_H_
 #define EFEDLLM_LAYERS_KERNELS_AVX512_AVX512_H_
 
@@ -14,6 +14,7 @@ void MatmulBf16(const MatmulArgs& a);
 void MatmulQ8_0(const MatmulArgs& a);
 void MatmulQ4_0(const MatmulArgs& a);
 void MatmulQ6K(const MatmulArgs& a);
+void Attend(const AttendArgs& a);
 
 // As in the AVX2 kernels: a single column asks for its weights this many bytes ahead.
 [[maybe_unused]] static constexpr size_t kPrefetchBytes = 4096;
