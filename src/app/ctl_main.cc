@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <exception>
 
+#include "app/ctl_admin.h"
 #include "app/ctl_eval.h"
 #include "app/ctl_tokenize.h"
 #include "common/logging.h"
@@ -23,6 +24,8 @@ int Main(int argc, char** argv) {
   app.set_version_flag("--version", EFEDLLM_VERSION);
   app.require_subcommand(1);
   int exit_code = 0;
+  efedllm::AddStatusCommand(app, exit_code);
+  efedllm::AddTokenCommand(app, exit_code);
   efedllm::AddEvalCommand(app, exit_code);
   efedllm::AddTokenizeCommand(app, exit_code);
   try {

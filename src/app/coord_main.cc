@@ -1,0 +1,154 @@
+// efedllm-coord: serves one model over the workers that join.
+#include <sys/types.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <exception>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "app/coord_options.h"
+#include "common/logging.h"
+#include "coordinator/coordinator.h"
+#include "net/address.h"
+#include "spdlog/spdlog.h"
+#include "worker/probe.h"
+
+namespace efedllm {
+namespace {
+
+constexpr int kUsageError = 2;
+constexpr absl::Duration kDrainTime = absl::Seconds(30);
+
+std::string Environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? std::string() : std::string(value);
+}
+
+CoordMachine ThisMachine() {
+  CoordMachine machine;
+  machine.root = geteuid() == 0;
+  machine.xdg_state_home = Environment("XDG_STATE_HOME");
+  machine.home = Environment("HOME");
+  machine.available_memory_bytes = AvailableMemoryBytes();
+  machine.available_cpus = AvailableCpus();
+  return machine;
+}
+
+// HOST:PORT that others can use, for an address that may mean "all interfaces" or "any port".
+std::string Reachable(const std::string& address, int port, const std::string& own_name) {
+  HostPort host_port = ParseHostPort(address).value();
+  const bool any = host_port.host == "0.0.0.0" || host_port.host == "::";
+  return FormatHostPort({any ? own_name : host_port.host, static_cast<uint16_t>(port)});
+}
+
+// To stdout, which is for the operator's eyes; the log never sees the token.
+void PrintWelcome(const Coordinator& coordinator, const CoordinatorOptions& options) {
+  char name[256] = "localhost";
+  if (gethostname(name, sizeof name - 1) != 0) std::snprintf(name, sizeof name, "localhost");
+  const std::string http = Reachable(options.http, coordinator.http_port(), name);
+  const std::string join = Reachable(options.listen, coordinator.listen_port(), name);
+  std::string token = coordinator.join_token();
+  if (!Environment("JOURNAL_STREAM").empty() && isatty(STDOUT_FILENO) == 0) {
+    token = absl::StrCat("\"$(cat ", options.state_dir, "/join-token)\"");  // stdout is a log, too
+  }
+  std::printf("model  %s\nAPI    http://%s/v1\njoin   efedllm-worker --join %s --token %s%s\n",
+              coordinator.model_id().c_str(), http.c_str(), join.c_str(), token.c_str(),
+              options.insecure ? " --insecure" : "");
+  std::fflush(stdout);
+}
+
+void NotifyStatus(const Coordinator& coordinator, std::string& last) {
+  const ClusterStatus status = coordinator.cluster_status();
+  size_t workers = 0;
+  for (const Member& member : status.members) workers += member.state != NodeState::kGone;
+  const std::string text = absl::StrCat("STATUS=", status.state, ", ", workers, " workers",
+                                        status.reason.empty() ? "" : ": ", status.reason);
+  if (text == last) return;
+  sd_notify(0, text.c_str());
+  last = text;
+}
+
+// Until SIGTERM or SIGINT. Both are blocked in all threads.
+void AwaitSignal(const Coordinator& coordinator, const sigset_t& signals) {
+  std::string last_status;
+  const timespec second{1, 0};
+  while (sigtimedwait(&signals, nullptr, &second) < 0) NotifyStatus(coordinator, last_status);
+}
+
+int Run(const CoordOptions& options, const sigset_t& signals) {
+  const SystemClock clock;
+  absl::StatusOr<std::unique_ptr<Coordinator>> coordinator =
+      Coordinator::Start(options.coordinator, clock);
+  if (!coordinator.ok()) {
+    std::fprintf(stderr, "error: %s\n", std::string(coordinator.status().message()).c_str());
+    return 1;
+  }
+  if (!IsLoopback(options.coordinator.http)) {
+    spdlog::warn("the API on {} asks for no key: everybody who reaches it can use the model",
+                 options.coordinator.http);
+  }
+  PrintWelcome(**coordinator, options.coordinator);
+  sd_notify(0, "READY=1");
+  AwaitSignal(**coordinator, signals);
+
+  spdlog::info("stopping: finishing what runs, for up to {} s; a second signal stops at once",
+               absl::ToInt64Seconds(kDrainTime));
+  sd_notify(0, "STOPPING=1\nSTATUS=draining");
+  std::signal(SIGTERM, [](int) { _exit(1); });
+  std::signal(SIGINT, [](int) { _exit(1); });
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  if (!(*coordinator)->Drain(kDrainTime)) spdlog::warn("some requests were cut off");
+  coordinator->reset();
+  spdlog::info("stopped");
+  return 0;
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app(
+      "Serves a model over the workers that join, behind an OpenAI-compatible API.\n"
+      "Prints the API's address and the command that joins a worker.");
+  app.name("efedllm-coord");
+  app.set_version_flag("--version", EFEDLLM_VERSION);
+  CoordFlags flags;
+  AddCoordFlags(app, flags);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsageError;
+  }
+  const absl::StatusOr<CoordOptions> options = CheckCoordFlags(flags, ThisMachine());
+  const absl::Status status =
+      options.ok() ? InitLogging(options->log_level, options->log_json) : options.status();
+  if (!status.ok()) {
+    std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+    return kUsageError;
+  }
+  // gRPC's own log tells of errors that we report ourselves.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+  std::signal(SIGPIPE, SIG_IGN);
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any other thread is made
+  return Run(*options, signals);
+}
+
+}  // namespace
+}  // namespace efedllm
+
+int main(int argc, char** argv) {
+  try {
+    return efedllm::Main(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,131 @@
+#include "app/coord_options.h"
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "common/units.h"
+#include "net/address.h"
+
+namespace efedllm {
+namespace {
+
+absl::Status InRange(absl::string_view flag, int64_t value, int64_t least, int64_t most) {
+  if (value >= least && value <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag, " is ", value, "; it must be ", least, " to ", most));
+}
+
+absl::Status Named(absl::string_view flag, const absl::Status& status) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat(flag, ": ", status.message()));
+}
+
+absl::StatusOr<CodecId> CheckCodec(const std::string& codec) {
+  if (codec == "lossless" || codec == "auto") return CodecId::kF32;
+  if (codec == "transparent" || codec == "balanced" || codec == "small") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--codec ", codec, " does not exist in this version; use lossless or auto"));
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--codec: unknown level \"", codec, "\"; use lossless or auto"));
+}
+
+absl::Status CheckAddresses(const CoordFlags& flags) {
+  RETURN_IF_ERROR(Named("--listen", ParseHostPort(flags.listen).status()));
+  RETURN_IF_ERROR(Named("--http", ParseHostPort(flags.http).status()));
+  if (!flags.insecure) return absl::OkStatus();
+  for (const auto& [flag, address] :
+       {std::pair("--listen", flags.listen), std::pair("--http", flags.http)}) {
+    if (IsLoopback(address)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--insecure turns TLS off, and then anybody who reaches ", address,
+                     " could read and forge everything; it is for this machine alone: use ", flag,
+                     " 127.0.0.1:PORT, or drop --insecure"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckNumbers(const CoordFlags& flags) {
+  RETURN_IF_ERROR(InRange("--min-workers", flags.min_workers, 0, 4096));
+  RETURN_IF_ERROR(InRange("--threads", flags.threads, 0, 1024));
+  RETURN_IF_ERROR(InRange("--context", flags.context, 0, int64_t{1} << 24));
+  RETURN_IF_ERROR(InRange("--max-sequences", flags.max_sequences, 1, 1024));
+  return InRange("--queue", flags.queue, 1, 1'000'000);
+}
+
+}  // namespace
+
+void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
+  app.set_config("--config", "", "TOML file with these options (config/coordinator.toml)");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.add_option("--model", flags.model, "GGUF file to serve")->required();
+  app.add_option("--listen", flags.listen, "Where workers join: HOST:PORT (gRPC)")
+      ->capture_default_str();
+  app.add_option("--http", flags.http, "Where the OpenAI API answers: HOST:PORT")
+      ->capture_default_str();
+  app.add_option("--state-dir", flags.state_dir,
+                 "Keys, tokens and digests; default: /var/lib/efedllm/coordinator as root, else "
+                 "~/.local/state/efedllm/coordinator");
+  app.add_option("--min-workers", flags.min_workers,
+                 "Serve when so many workers joined; 0: compute alone until one joins")
+      ->capture_default_str();
+  app.add_option("--codec", flags.codec,
+                 "How activations travel: lossless, or auto (lossless in this version)")
+      ->capture_default_str();
+  app.add_option("--memory", flags.memory,
+                 "Memory for computing alone, such as 8GiB; 0: 80 % of what is available")
+      ->capture_default_str();
+  app.add_option("--threads", flags.threads, "Threads that compute; 0: one per CPU")
+      ->capture_default_str();
+  app.add_option("--kernels", flags.kernels, "auto, scalar, avx2 or avx512")->capture_default_str();
+  app.add_option("--context", flags.context,
+                 "Tokens that a sequence may have; 0: the model's, at most 8192")
+      ->capture_default_str();
+  app.add_option("--max-sequences", flags.max_sequences, "Sequences that run at once")
+      ->capture_default_str();
+  app.add_option("--queue", flags.queue, "Sequences that wait; more get status 429")
+      ->capture_default_str();
+  app.add_flag("--insecure", flags.insecure, "No TLS; on loopback addresses only");
+  app.add_option("--log-level", flags.log_level, "trace, debug, info, warn, error or off")
+      ->capture_default_str();
+  app.add_flag("--log-json", flags.log_json, "Log one JSON object per line");
+}
+
+absl::StatusOr<std::string> DefaultCoordStateDir(const CoordMachine& machine) {
+  constexpr char kBelow[] = "/efedllm/coordinator";
+  if (machine.root) return absl::StrCat("/var/lib", kBelow);
+  if (!machine.xdg_state_home.empty()) return absl::StrCat(machine.xdg_state_home, kBelow);
+  if (!machine.home.empty()) return absl::StrCat(machine.home, "/.local/state", kBelow);
+  return absl::InvalidArgumentError("there is no $HOME; say where state belongs with --state-dir");
+}
+
+absl::StatusOr<CoordOptions> CheckCoordFlags(const CoordFlags& flags, const CoordMachine& machine) {
+  CoordOptions options;
+  CoordinatorOptions& coordinator = options.coordinator;
+  RETURN_IF_ERROR(CheckAddresses(flags));
+  RETURN_IF_ERROR(CheckNumbers(flags));
+  ASSIGN_OR_RETURN(coordinator.codec, CheckCodec(flags.codec));
+  const absl::StatusOr<uint64_t> memory = ParseBytes(flags.memory);
+  RETURN_IF_ERROR(Named("--memory", memory.status()));
+  coordinator.own.memory_bytes = *memory != 0 ? *memory : machine.available_memory_bytes / 5 * 4;
+  coordinator.own.threads =
+      static_cast<uint32_t>(flags.threads != 0 ? flags.threads : machine.available_cpus);
+  coordinator.model = flags.model;
+  coordinator.listen = flags.listen;
+  coordinator.http = flags.http;
+  coordinator.insecure = flags.insecure;
+  coordinator.kernels = flags.kernels;
+  coordinator.context = static_cast<uint32_t>(flags.context);
+  coordinator.scheduler.max_sequences = static_cast<size_t>(flags.max_sequences);
+  coordinator.scheduler.max_queue = static_cast<size_t>(flags.queue);
+  coordinator.rules.min_workers = static_cast<size_t>(flags.min_workers);
+  coordinator.state_dir = flags.state_dir;
+  if (flags.state_dir.empty()) {
+    ASSIGN_OR_RETURN(coordinator.state_dir, DefaultCoordStateDir(machine));
+  }
+  options.log_level = flags.log_level;
+  options.log_json = flags.log_json;
+  return options;
+}
+
+}  // namespace efedllm

@@ -1,0 +1,100 @@
+#include "app/coord_options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace efedllm {
+namespace {
+
+using testing::HasSubstr;
+
+CoordFlags Flags() {
+  CoordFlags flags;
+  flags.model = "model.gguf";
+  return flags;
+}
+
+CoordMachine Machine() {
+  CoordMachine machine;
+  machine.home = "/home/ann";
+  machine.available_memory_bytes = 1000;
+  machine.available_cpus = 4;
+  return machine;
+}
+
+void ExpectRefused(const CoordFlags& flags, const std::string& why) {
+  const absl::Status status = CheckCoordFlags(flags, Machine()).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr(why));
+}
+
+TEST(CoordOptions, HasUsefulDefaults) {
+  const CoordOptions options = CheckCoordFlags(Flags(), Machine()).value();
+  EXPECT_EQ(options.coordinator.listen, "0.0.0.0:7070");
+  EXPECT_EQ(options.coordinator.http, "127.0.0.1:8080");
+  EXPECT_EQ(options.coordinator.own.threads, 4u);
+  EXPECT_EQ(options.coordinator.own.memory_bytes, 800u);
+  EXPECT_EQ(options.coordinator.codec, CodecId::kF32);
+  EXPECT_EQ(options.coordinator.state_dir, "/home/ann/.local/state/efedllm/coordinator");
+}
+
+TEST(CoordOptions, FindsItsStateDirByUserAndEnvironment) {
+  CoordMachine machine = Machine();
+  machine.xdg_state_home = "/x";
+  EXPECT_EQ(DefaultCoordStateDir(machine).value(), "/x/efedllm/coordinator");
+  machine.root = true;
+  EXPECT_EQ(DefaultCoordStateDir(machine).value(), "/var/lib/efedllm/coordinator");
+  EXPECT_FALSE(DefaultCoordStateDir(CoordMachine()).ok());
+}
+
+TEST(CoordOptions, AllowsInsecureOnLoopbackAlone) {
+  CoordFlags flags = Flags();
+  flags.insecure = true;
+  ExpectRefused(flags, "--listen 127.0.0.1");
+  for (const char* address : {"127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1"}) {
+    flags.listen = address;
+    EXPECT_TRUE(CheckCoordFlags(flags, Machine()).ok()) << address;
+  }
+  flags.http = "0.0.0.0:8080";
+  ExpectRefused(flags, "--http 127.0.0.1");
+}
+
+TEST(CoordOptions, RefusesWhatCannotBe) {
+  CoordFlags flags = Flags();
+  flags.listen = "nonsense";
+  ExpectRefused(flags, "--listen");
+  flags = Flags();
+  flags.http = "1.2.3.4:99999";
+  ExpectRefused(flags, "--http");
+  flags = Flags();
+  flags.min_workers = -1;
+  ExpectRefused(flags, "--min-workers");
+  flags = Flags();
+  flags.threads = 5000;
+  ExpectRefused(flags, "--threads");
+  flags = Flags();
+  flags.max_sequences = 0;
+  ExpectRefused(flags, "--max-sequences");
+  flags = Flags();
+  flags.queue = 0;
+  ExpectRefused(flags, "--queue");
+  flags = Flags();
+  flags.memory = "lots";
+  ExpectRefused(flags, "--memory");
+}
+
+TEST(CoordOptions, RefusesCodecsThatDoNotExistYet) {
+  for (const char* codec : {"transparent", "balanced", "small"}) {
+    CoordFlags flags = Flags();
+    flags.codec = codec;
+    ExpectRefused(flags, "does not exist in this version");
+  }
+  CoordFlags flags = Flags();
+  flags.codec = "zip";
+  ExpectRefused(flags, "unknown level");
+  flags.codec = "lossless";
+  EXPECT_TRUE(CheckCoordFlags(flags, Machine()).ok());
+}
+
+}  // namespace
+}  // namespace efedllm
