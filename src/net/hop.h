@@ -26,7 +26,8 @@ class HopSender {
                                          NodeId peer);
   ~HopSender();  // ends the stream, waits for what is under way, bounded
 
-  // Hands a frame to the transport, and waits while too many are under way. Unavailable: the stream
+  // Hands a frame to the transport, and waits while the one before is not taken. OK says no more:
+  // what a broken stream had under way is lost, and the next Send tells. Unavailable: the stream
   // broke (by what), and stays broken; DeadlineExceeded: the peer took nothing for timeout.
   absl::Status Send(grpc::ByteBuffer frame, absl::Duration timeout);
 
@@ -49,18 +50,22 @@ class HopReceiver {
   HopReceiver(const Transport& transport, size_t max_frame_bytes);
   ~HopReceiver();
 
-  // Before BuildAndStart.
+  // Before BuildAndStart. Bounds the messages of the server's other services by max_frame_bytes
+  // too.
   void Register(grpc::ServerBuilder& builder);
 
-  // The next frame of any stream; frames of a stream in order. Call from one thread: it does the
-  // transport's work itself, so that a frame needs no hand-over. While nobody calls, senders are
-  // held back. nullopt: timeout, or Shutdown.
+  // The next frame of the upstream's streams; frames of a stream in order. One thread at a time.
+  // While nobody calls, two frames of a stream wait here and its sender is held back. nullopt:
+  // timeout, or Shutdown.
   std::optional<HopFrame> Next(absl::Duration timeout);
 
-  // Only this peer's streams are accepted from now on (streams of others end). nullopt: nobody's.
+  // Only this peer's streams are read from now on; streams of others end. nullopt, as at first:
+  // nobody's. A stream that another peer opens later waits unread for the next SetUpstream, so that
+  // the two ends of an edge may hear of a new plan in any order. Thread-safe.
   void SetUpstream(std::optional<NodeId> peer);
 
-  // Wakes Next for good. Call it before grpc::Server::Shutdown.
+  // Wakes Next for good and ends all streams. Call it before grpc::Server::Shutdown, which waits
+  // for that end.
   void Shutdown();
 
  private:
