@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "common/random.h"
 #include "text/small_vocabulary.h"
 
 namespace efedllm {
@@ -135,6 +136,21 @@ TEST(Tokenizer, KnowsTheTokensThatEndAGeneration) {
   EXPECT_FALSE(tokenizer->IsEndOfGeneration(-1));
   // It was marked as normal, and is treated as control.
   EXPECT_EQ(tokenizer->Piece(v.Id("<end_of_turn>"), false), "");
+}
+
+TEST(Tokenizer, WordByWordGivesTheSameTokensAsTheWholeText) {
+  const SmallVocabulary v = Letters();
+  SmallVocabulary crossing = v;
+  crossing.Add("zz▁zz", -1);  // never made, but words can't be merged one by one any more
+  const auto by_word = Make(v.File());
+  const auto whole = Make(crossing.File());
+  const std::string alphabet[] = {"a", "b", "c", " ", " ", "▁", "é", "\xff", "\n\n"};
+  Random random(11);
+  for (int round = 0; round < 2000; ++round) {
+    std::string text;
+    for (uint64_t i = random.Below(20); i > 0; --i) text += alphabet[random.Below(9)];
+    ASSERT_EQ(by_word->Encode(text, kPlain), whole->Encode(text, kPlain)) << text;
+  }
 }
 
 TEST(Tokenizer, TenMegabytesTakeNoRecursionAndLittleTime) {

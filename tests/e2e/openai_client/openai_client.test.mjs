@@ -257,7 +257,7 @@ test('wrong parameters are bad requests that name the parameter', async () => {
   await rejects(chat({ presence_penalty: 3 }), BadRequestError, 'presence_penalty');
   await rejects(chat({ max_tokens: -1 }), BadRequestError, 'max_tokens');
   await rejects(chat({ n: 0 }), BadRequestError, 'n');
-  await rejects(chat({ stop: [''] }), BadRequestError, 'stop');
+  await rejects(chat({ stop: 7 }), BadRequestError, 'stop');
   await rejects(chat({ logprobs: true, top_logprobs: 1000 }), BadRequestError, 'top_logprobs');
   await rejects(chat({ messages: [] }), BadRequestError);
   await rejects(chat({ messages: [{ role: 'root', content: 'x' }] }), BadRequestError);
