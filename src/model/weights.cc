@@ -85,10 +85,11 @@ absl::StatusOr<TensorSpec> SpecOf(const GgufFile& file, const Expected& expected
   const std::optional<DType> dtype = DTypeFromGguf(tensor->gguf_type);
   if (!dtype || (expected.rows == 0 && *dtype != DType::kF32)) {
     const absl::string_view supported =
-        expected.rows == 0 ? "F32 for vectors" : "F32, F16, BF16, Q8_0, Q4_0, Q6_K";
-    return absl::UnimplementedError(absl::StrCat(
-        "tensor ", expected.name, " has the type ", GgufTypeName(tensor->gguf_type), " (number ",
-        tensor->gguf_type, "), which can't be computed with; supported: ", supported));
+        expected.rows == 0 ? "F32 (for vectors)" : "F32, F16, BF16, Q8_0, Q4_0, Q6_K";
+    return absl::UnimplementedError(
+        absl::StrCat("tensor ", expected.name, " has the type ", GgufTypeName(tensor->gguf_type),
+                     " (number ", tensor->gguf_type,
+                     "), which can't be computed with; convert the model to one of: ", supported));
   }
   TensorSpec spec;
   spec.name = expected.name;

@@ -2,7 +2,7 @@
 // On the bundled model, so that these tests run everywhere; and on the parity pack where it is.
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <bit>
 #include <filesystem>
 #include <map>
 #include <ostream>
@@ -28,7 +28,7 @@ std::string Difference(const Logits& a, const Logits& b) {
   for (size_t row = 0; row < a.size(); ++row) {
     if (a[row].size() != b[row].size()) return "another vocabulary";
     for (size_t i = 0; i < a[row].size(); ++i) {
-      if (std::memcmp(&a[row][i], &b[row][i], sizeof(float)) == 0) continue;
+      if (std::bit_cast<uint32_t>(a[row][i]) == std::bit_cast<uint32_t>(b[row][i])) continue;
       return "row " + std::to_string(row) + ", token " + std::to_string(i) + ": " +
              std::to_string(a[row][i]) + " and " + std::to_string(b[row][i]);
     }
