@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/check.h"
-#include "common/exact_math.h"
+#include "common/portable_math.h"
 
 namespace efedllm {
 namespace {
@@ -65,9 +65,9 @@ Logprobs ComputeLogprobs(absl::Span<const float> logits, int32_t token, int top)
   };
   double total = 0;
   for (const float logit : logits) {
-    if (below_best(logit) > kNegligible) total += ExactExp(below_best(logit));
+    if (below_best(logit) > kNegligible) total += PortableExp(below_best(logit));
   }
-  const double log_total = ExactLog(total);
+  const double log_total = PortableLog(total);
   const auto logprob = [&](size_t i) { return AsLogprob(below_best(logits[i]) - log_total); };
 
   Logprobs result;
@@ -178,7 +178,7 @@ double Sampler::Weigh() {
   for (Candidate& candidate : candidates_) {
     const double below_best =
         (static_cast<double>(candidate.logit) - static_cast<double>(best)) / temperature;
-    candidate.weight = below_best > kNegligible ? ExactExp(below_best) : 0;
+    candidate.weight = below_best > kNegligible ? PortableExp(below_best) : 0;
     total += candidate.weight;
   }
   return total;

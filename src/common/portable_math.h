@@ -1,8 +1,8 @@
 // exp and ln in double, as fixed sequences of +, -, *, / and bit operations: the same bits on every
 // CPU and C library, which std::exp and std::log don't promise. Error below 2 units in the last
 // place. (Compiled with -ffp-contract=off, as everything here is.)
-#ifndef EFEDLLM_COMMON_EXACT_MATH_H_
-#define EFEDLLM_COMMON_EXACT_MATH_H_
+#ifndef EFEDLLM_COMMON_PORTABLE_MATH_H_
+#define EFEDLLM_COMMON_PORTABLE_MATH_H_
 
 #include <cmath>
 #include <cstdint>
@@ -12,7 +12,7 @@
 namespace efedllm {
 
 // e^x. 0 below -708 (where the result would be denormal), infinity above 709. NaN stays NaN.
-inline double ExactExp(double x) {
+inline double PortableExp(double x) {
   if (std::isnan(x)) return x;
   if (x < -708) return 0;
   if (x > 709) return std::numeric_limits<double>::infinity();
@@ -35,7 +35,7 @@ inline double ExactExp(double x) {
 }
 
 // ln x for a normal x > 0; minus infinity for 0 and denormals, NaN for what is negative or NaN.
-inline double ExactLog(double x) {
+inline double PortableLog(double x) {
   if (std::isnan(x) || x < 0) return std::numeric_limits<double>::quiet_NaN();
   if (x < std::numeric_limits<double>::min()) return -std::numeric_limits<double>::infinity();
   if (std::isinf(x)) return x;
@@ -61,4 +61,4 @@ inline double ExactLog(double x) {
 
 }  // namespace efedllm
 
-#endif  // EFEDLLM_COMMON_EXACT_MATH_H_
+#endif  // EFEDLLM_COMMON_PORTABLE_MATH_H_

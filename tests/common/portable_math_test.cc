@@ -1,4 +1,4 @@
-#include "common/exact_math.h"
+#include "common/portable_math.h"
 
 #include <gtest/gtest.h>
 
@@ -21,44 +21,44 @@ double RelativeError(double value, double expected) {
   return std::abs(value - expected) / std::abs(expected);
 }
 
-TEST(ExactMath, ExpIsWithinTwoUnitsInTheLastPlace) {
+TEST(PortableMath, ExpIsWithinTwoUnitsInTheLastPlace) {
   Random random(1);
   for (int i = 0; i < 200'000; ++i) {
     const double x = (random.Uniform() - 0.5) * (i % 2 == 0 ? 1400 : 4);
-    ASSERT_LE(RelativeError(ExactExp(x), std::exp(x)), 4.5e-16) << x;
+    ASSERT_LE(RelativeError(PortableExp(x), std::exp(x)), 4.5e-16) << x;
   }
-  EXPECT_EQ(ExactExp(0), 1);
+  EXPECT_EQ(PortableExp(0), 1);
 }
 
-TEST(ExactMath, LogIsWithinTwoUnitsInTheLastPlace) {
+TEST(PortableMath, LogIsWithinTwoUnitsInTheLastPlace) {
   Random random(2);
   for (int i = 0; i < 200'000; ++i) {
     const double x = std::exp((random.Uniform() - 0.5) * (i % 2 == 0 ? 1400 : 4));
     if (x == 1) continue;
-    ASSERT_LE(RelativeError(ExactLog(x), std::log(x)), 4.5e-16) << x;
+    ASSERT_LE(RelativeError(PortableLog(x), std::log(x)), 4.5e-16) << x;
   }
-  EXPECT_EQ(ExactLog(1), 0);
+  EXPECT_EQ(PortableLog(1), 0);
 }
 
-TEST(ExactMath, EdgesAreDefined) {
-  EXPECT_EQ(ExactExp(-kInf), 0);
-  EXPECT_EQ(ExactExp(-1000), 0);
-  EXPECT_EQ(ExactExp(kInf), kInf);
-  EXPECT_EQ(ExactExp(1000), kInf);
-  EXPECT_TRUE(std::isnan(ExactExp(kNan)));
-  EXPECT_EQ(ExactLog(0), -kInf);
-  EXPECT_EQ(ExactLog(kInf), kInf);
-  EXPECT_TRUE(std::isnan(ExactLog(-1)));
-  EXPECT_TRUE(std::isnan(ExactLog(kNan)));
+TEST(PortableMath, EdgesAreDefined) {
+  EXPECT_EQ(PortableExp(-kInf), 0);
+  EXPECT_EQ(PortableExp(-1000), 0);
+  EXPECT_EQ(PortableExp(kInf), kInf);
+  EXPECT_EQ(PortableExp(1000), kInf);
+  EXPECT_TRUE(std::isnan(PortableExp(kNan)));
+  EXPECT_EQ(PortableLog(0), -kInf);
+  EXPECT_EQ(PortableLog(kInf), kInf);
+  EXPECT_TRUE(std::isnan(PortableLog(-1)));
+  EXPECT_TRUE(std::isnan(PortableLog(kNan)));
 }
 
 // The digest was taken when the test was written: another compiler or CPU must give the same bits.
-TEST(ExactMath, GivesTheSameBitsEverywhere) {
+TEST(PortableMath, GivesTheSameBitsEverywhere) {
   Random random(3);
   std::vector<uint8_t> bytes;
   for (int i = 0; i < 10'000; ++i) {
     const double x = random.Uniform() * 100;
-    for (const double y : {ExactExp(-x), ExactLog(x)}) {
+    for (const double y : {PortableExp(-x), PortableLog(x)}) {
       uint8_t raw[sizeof y];
       std::memcpy(raw, &y, sizeof y);
       bytes.insert(bytes.end(), raw, raw + sizeof y);
