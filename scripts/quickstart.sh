@@ -83,9 +83,11 @@ threads=$((($(nproc) + 1) / 2))
 start "$state/coordinator.log" "$bin/efedllm-coord" --model "$model" --listen "127.0.0.1:$grpc_port" \
   --http "127.0.0.1:$http_port" --state-dir "$state/coordinator" --min-workers 2
 await 'the coordinator printed a join token' 30 test -s "$state/coordinator/join-token"
+EFEDLLM_TOKEN=$(cat "$state/coordinator/join-token")
+export EFEDLLM_TOKEN
 for worker in worker-1 worker-2; do
-  start "$state/$worker.log" "$bin/efedllm-worker" --join "127.0.0.1:$grpc_port" \
-    --token "$(cat "$state/coordinator/join-token")" --state-dir "$state/$worker" --threads "$threads"
+  start "$state/$worker.log" "$bin/efedllm-worker" --join "127.0.0.1:$grpc_port" --listen 127.0.0.1:0 \
+    --state-dir "$state/$worker" --name "$worker" --threads "$threads"
 done
 await 'both workers were ready' 120 curl -fsS --max-time 2 "$url/health"
 
