@@ -113,6 +113,7 @@ void Sequence::Emit(int32_t token, std::optional<Logprobs> logprobs) {
   }
   if (event.finish.has_value()) {
     event.text += text_.Finish();
+    if (text_.stopped()) event.finish = FinishReason::kStop;  // found among what was held back
     finished_ = true;
   }
   generation_->Push(std::move(event));
