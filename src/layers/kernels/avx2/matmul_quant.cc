@@ -5,7 +5,6 @@ namespace efedllm::avx2 {
 namespace {
 
 constexpr size_t kRows = 16;
-constexpr int kTileColumns = 4;
 
 __m256i Load(const uint8_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
 
@@ -142,9 +141,11 @@ struct Q6 {
   }
 };
 
-// A group of 16 rows times kColumns columns from x on. y: the first column's first row.
+// The group of 16 rows from row on, times kColumns columns from column on.
 template <class W, int kColumns>
-void Tile(const MatmulArgs& a, const uint8_t* group, size_t rows, const QuantBlock* x, float* y) {
+void Tile(const MatmulArgs& a, size_t row, size_t column) {
+  const uint8_t* group = a.w + row / kRows * a.group_bytes;
+  const QuantBlock* x = static_cast<const QuantBlock*>(a.x) + column * a.x_stride;
   const size_t blocks = a.k / kQuantValues;
   const uint8_t* scales = group + blocks * W::kBytesPerBlock;
   __m256 acc[2][kColumns];
@@ -152,7 +153,7 @@ void Tile(const MatmulArgs& a, const uint8_t* group, size_t rows, const QuantBlo
     for (__m256& v : half) v = _mm256_setzero_ps();
   }
   for (size_t b = 0; b < blocks; ++b) {
-    if (kColumns == 1) W::Ahead(group, blocks, b);
+    if (column == 0) W::Ahead(group, blocks, b);
     for (int half = 0; half < 2; ++half) {
       __m256i dot[kColumns];
       W::template Dots<kColumns>(group, blocks, b, half, x, a.x_stride, dot);
@@ -163,28 +164,23 @@ void Tile(const MatmulArgs& a, const uint8_t* group, size_t rows, const QuantBlo
       }
     }
   }
+  const size_t rows = a.rows - row < kRows ? a.rows - row : kRows;
   for (int c = 0; c < kColumns; ++c) {
     alignas(32) float all[kRows];
     _mm256_store_ps(all, acc[0][c]);
     _mm256_store_ps(all + 8, acc[1][c]);
-    __builtin_memcpy(y + c * a.y_stride, all, (rows < kRows ? rows : kRows) * sizeof(float));
+    __builtin_memcpy(a.y + (column + c) * a.y_stride + row, all, rows * sizeof(float));
   }
 }
 
 template <class W>
 void Matmul(const MatmulArgs& a) {
-  const QuantBlock* x = static_cast<const QuantBlock*>(a.x);
   for (size_t row = 0; row < a.rows; row += kRows) {
-    const uint8_t* group = a.w + row / kRows * a.group_bytes;
     size_t c = 0;
-    for (; c + kTileColumns <= a.columns; c += kTileColumns) {
-      Tile<W, kTileColumns>(a, group, a.rows - row, x + c * a.x_stride, a.y + c * a.y_stride + row);
-    }
-    const QuantBlock* rest = x + c * a.x_stride;
-    float* y = a.y + c * a.y_stride + row;
-    if (a.columns - c == 3) Tile<W, 3>(a, group, a.rows - row, rest, y);
-    if (a.columns - c == 2) Tile<W, 2>(a, group, a.rows - row, rest, y);
-    if (a.columns - c == 1) Tile<W, 1>(a, group, a.rows - row, rest, y);
+    for (; c + 4 <= a.columns; c += 4) Tile<W, 4>(a, row, c);
+    if (a.columns - c == 3) Tile<W, 3>(a, row, c);
+    if (a.columns - c == 2) Tile<W, 2>(a, row, c);
+    if (a.columns - c == 1) Tile<W, 1>(a, row, c);
   }
 }
 

@@ -16,7 +16,7 @@ void MatmulQ4_0(const MatmulArgs& a);
 void MatmulQ6K(const MatmulArgs& a);
 void Attend(const AttendArgs& a);
 
-// As in the AVX2 kernels: a single column asks for its weights this many bytes ahead.
+// As in the AVX2 kernels: whoever reads weights first asks for them this many bytes ahead.
 [[maybe_unused]] static constexpr size_t kPrefetchBytes = 4096;
 
 // The first `rows` of 16 lanes, or all.

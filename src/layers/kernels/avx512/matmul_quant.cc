@@ -130,15 +130,17 @@ struct Q6 {
   }
 };
 
-// A group of 16 rows times kColumns columns from x on. y: the first column's first row.
+// The group of 16 rows from row on, times kColumns columns from column on.
 template <class W, int kColumns>
-void Tile(const MatmulArgs& a, const uint8_t* group, size_t rows, const QuantBlock* x, float* y) {
-  const size_t blocks = a.k / 32;
+void Tile(const MatmulArgs& a, size_t row, size_t column) {
+  const uint8_t* group = a.w + row / kRows * a.group_bytes;
+  const QuantBlock* x = static_cast<const QuantBlock*>(a.x) + column * a.x_stride;
+  const size_t blocks = a.k / kQuantValues;
   const uint8_t* scales = group + blocks * W::kBytesPerBlock;
   __m512 acc[kColumns];
   for (__m512& v : acc) v = _mm512_setzero_ps();
   for (size_t b = 0; b < blocks; ++b) {
-    if (kColumns == 1) W::Ahead(group, blocks, b);
+    if (column == 0) W::Ahead(group, blocks, b);
     __m512i dot[kColumns];
     W::template Dots<kColumns>(group, blocks, b, x, a.x_stride, dot);
     const __m512 d = _mm512_cvtph_ps(
@@ -148,26 +150,22 @@ void Tile(const MatmulArgs& a, const uint8_t* group, size_t rows, const QuantBlo
       acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[c]), dd, acc[c]);
     }
   }
-  for (int c = 0; c < kColumns; ++c) StoreRows(y + c * a.y_stride, rows, acc[c]);
+  for (int c = 0; c < kColumns; ++c) {
+    StoreRows(a.y + (column + c) * a.y_stride + row, a.rows - row, acc[c]);
+  }
 }
 
 template <class W>
 void Matmul(const MatmulArgs& a) {
   for (size_t row = 0; row < a.rows; row += kRows) {
-    const uint8_t* group = a.w + row / kRows * a.group_bytes;
-    const QuantBlock* x = static_cast<const QuantBlock*>(a.x);
-    float* y = a.y + row;
-    size_t columns = a.columns;
-    const auto tile = [&]<int kColumns>() {
-      Tile<W, kColumns>(a, group, a.rows - row, x, y);
-      x += kColumns * a.x_stride;
-      y += kColumns * a.y_stride;
-      columns -= kColumns;
-    };
-    while (columns >= W::kTileColumns) tile.template operator()<W::kTileColumns>();
-    if (columns >= 4) tile.template operator()<4>();
-    if (columns >= 2) tile.template operator()<2>();
-    if (columns >= 1) tile.template operator()<1>();
+    size_t c = 0;
+    for (; c + W::kTileColumns <= a.columns; c += W::kTileColumns) {
+      Tile<W, W::kTileColumns>(a, row, c);
+    }
+    for (; c + 4 <= a.columns; c += 4) Tile<W, 4>(a, row, c);
+    if (a.columns - c == 3) Tile<W, 3>(a, row, c);
+    if (a.columns - c == 2) Tile<W, 2>(a, row, c);
+    if (a.columns - c == 1) Tile<W, 1>(a, row, c);
   }
 }
 
