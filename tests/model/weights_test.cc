@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "model/gguf_builder.h"
 #include "model/temp_dir.h"
 #include "model/tensor_hasher.h"
@@ -123,6 +125,19 @@ TEST(TensorHasher, HashesEachChunk) {
   EXPECT_EQ((*hasher)->Hash(spec).status().code(), absl::StatusCode::kInvalidArgument);
   spec.name = "u";
   EXPECT_EQ((*hasher)->Hash(spec).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(TensorHasher, ServesManyThreads) {
+  World world;
+  TempDir dir;
+  const std::string path = dir.Write("model.gguf", world.bytes);
+  auto hasher = *TensorHasher::Create(world.file, path, dir.path());
+  const auto specs = *StageTensors(world.config, world.file, {0, 2});
+  std::vector<std::vector<TensorSpec>> hashed(4);
+  std::vector<std::thread> threads;
+  for (auto& result : hashed) threads.emplace_back([&] { result = *hasher->Hash(specs); });
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& result : hashed) EXPECT_EQ(result, world.Hashed({0, 2}));
 }
 
 TEST(TensorHasher, KeepsDigestsOverARestartAndDistrustsDamagedLines) {
