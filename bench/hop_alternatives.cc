@@ -144,7 +144,9 @@ std::vector<BenchVariant> BenchVariants() {
       {"HopSender and HopReceiver",
        [](const Identity& self, NodeId peer) { return std::make_unique<HopLink>(self, peer); }},
       {"callback API at both ends",
-       [](const Identity& self, NodeId peer) { return std::make_unique<CallbackLink>(self, peer); }},
+       [](const Identity& self, NodeId peer) {
+         return std::make_unique<CallbackLink>(self, peer);
+       }},
   };
 }
 
