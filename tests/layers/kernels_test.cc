@@ -127,6 +127,7 @@ TEST_P(Kernels, QuantizeEqualsTheDefinition) {
     }
     EXPECT_EQ(block.sum[0], sum[0]);
     EXPECT_EQ(block.sum[1], sum[1]);
+    EXPECT_EQ(block.offset, -128 * (sum[0] + sum[1]));
   }
 }
 

@@ -11,10 +11,12 @@ namespace efedllm {
 
 inline constexpr size_t kQuantValues = 32;
 
-// 32 activations as int8: value k is q[k]·d, |q[k]| <= 127.
+// 32 activations as int8: value k is q[k]·d, |q[k]| <= 127. The sums take a weight's zero point out
+// of a product.
 struct QuantBlock {
   float d;
-  int16_t sum[2];  // of q[0, 16) and q[16, 32): take a weight's zero point out of the product
+  int32_t offset;  // -128 times the sum of all
+  int16_t sum[2];  // of q[0, 16) and q[16, 32)
   int8_t q[kQuantValues];
 };
 

@@ -150,6 +150,7 @@ void Quantize(const float* x, size_t blocks, QuantBlock* out) {
       out[b].q[i] = static_cast<int8_t>(std::bit_cast<int32_t>(shifted) - kRoundToIntBits);
       out[b].sum[i / 16] = static_cast<int16_t>(out[b].sum[i / 16] + out[b].q[i]);
     }
+    out[b].offset = -128 * (out[b].sum[0] + out[b].sum[1]);
   }
 }
 

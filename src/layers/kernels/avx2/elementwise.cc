@@ -107,6 +107,7 @@ void Quantize(const float* x, size_t blocks, QuantBlock* out) {
     out[b].d = zero ? 0.0f : amax / 127.0f;
     out[b].sum[0] = static_cast<int16_t>(SumOf(_mm256_castsi256_si128(packed)));
     out[b].sum[1] = static_cast<int16_t>(SumOf(_mm256_extracti128_si256(packed, 1)));
+    out[b].offset = -128 * (out[b].sum[0] + out[b].sum[1]);
   }
 }
 

@@ -79,9 +79,8 @@ struct Q4 {
       }
     }
     for (int c = 0; c < kColumns; ++c) {
-      const QuantBlock& block = x[c * stride + b];
-      dot[c] = _mm256_sub_epi32(_mm256_madd_epi16(dot[c], one),
-                                _mm256_set1_epi32(8 * (block.sum[0] + block.sum[1])));
+      const __m256i offset = _mm256_srai_epi32(_mm256_set1_epi32(x[c * stride + b].offset), 4);
+      dot[c] = _mm256_add_epi32(_mm256_madd_epi16(dot[c], one), offset);
     }
   }
 };

@@ -37,13 +37,10 @@ struct Q8 {
   template <int kColumns>
   static inline void Dots(const uint8_t* group, size_t, size_t b, const QuantBlock* x,
                           size_t stride, __m512i* dot) {
-    const __m512i offset = _mm512_set1_epi8(-128);
-    for (int c = 0; c < kColumns; ++c) {
-      const QuantBlock& block = x[c * stride + b];
-      dot[c] = _mm512_set1_epi32(-128 * (block.sum[0] + block.sum[1]));
-    }
+    const __m512i plus128 = _mm512_set1_epi8(-128);
+    for (int c = 0; c < kColumns; ++c) dot[c] = _mm512_set1_epi32(x[c * stride + b].offset);
     for (int g = 0; g < 8; ++g) {
-      const __m512i w = _mm512_xor_si512(Load(group + b * kBytesPerBlock + g * 64), offset);
+      const __m512i w = _mm512_xor_si512(Load(group + b * kBytesPerBlock + g * 64), plus128);
       for (int c = 0; c < kColumns; ++c) {
         dot[c] = _mm512_dpbusd_epi32(dot[c], w, Broadcast(x[c * stride + b].q + 4 * g));
       }
@@ -65,8 +62,7 @@ struct Q4 {
                           size_t stride, __m512i* dot) {
     const __m512i mask = _mm512_set1_epi8(15);
     for (int c = 0; c < kColumns; ++c) {
-      const QuantBlock& block = x[c * stride + b];
-      dot[c] = _mm512_set1_epi32(-8 * (block.sum[0] + block.sum[1]));
+      dot[c] = _mm512_srai_epi32(_mm512_set1_epi32(x[c * stride + b].offset), 4);
     }
     for (int g = 0; g < 4; ++g) {
       const __m512i w = Load(group + b * kBytesPerBlock + g * 64);
