@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -16,7 +15,7 @@ namespace {
 // What is e^64 times less likely than the best token is never drawn: a draw has 53 bits.
 constexpr double kNegligible = -64;
 constexpr float kLeastLogprob = -9999;
-// top_p and min_p rarely keep more; if they do, the next stretch is four times as long.
+// top_p rarely keeps more; if it does, the next stretch is four times as long.
 constexpr size_t kFirstStretch = 256;
 
 // Finite, so that differences of logits are numbers.
@@ -33,6 +32,21 @@ absl::Status CheckRange(absl::string_view name, float value, float low, float hi
 
 float AsLogprob(double logprob) {
   return std::max(static_cast<float>(std::max(logprob, -1e30)), kLeastLogprob);
+}
+
+// The n tokens of the highest logits, in order; of equals, the lower id first. n is small.
+std::vector<int32_t> Likeliest(absl::Span<const float> logits, size_t n) {
+  std::vector<int32_t> best;
+  const auto logit = [&](int32_t token) { return Sane(logits[static_cast<size_t>(token)]); };
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const int32_t token = static_cast<int32_t>(i);
+    if (best.size() == n && logit(best.back()) >= logit(token)) continue;
+    if (best.size() == n) best.pop_back();
+    const auto place = std::upper_bound(best.begin(), best.end(), token,
+                                        [&](int32_t a, int32_t b) { return logit(a) > logit(b); });
+    best.insert(place, token);
+  }
+  return best;
 }
 
 }  // namespace
@@ -74,17 +88,8 @@ Logprobs ComputeLogprobs(absl::Span<const float> logits, int32_t token, int top)
   const bool known = token >= 0 && static_cast<size_t>(token) < logits.size();
   result.chosen = known ? logprob(static_cast<size_t>(token)) : kLeastLogprob;
   if (top <= 0) return result;
-  const size_t count = std::min(static_cast<size_t>(top), logits.size());
-  std::vector<int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(count), order.end(),
-                    [&](int32_t a, int32_t b) {
-                      const float logit_a = Sane(logits[static_cast<size_t>(a)]);
-                      const float logit_b = Sane(logits[static_cast<size_t>(b)]);
-                      return logit_a > logit_b || (logit_a == logit_b && a < b);
-                    });
-  for (size_t i = 0; i < count; ++i) {
-    result.top.push_back({order[i], logprob(static_cast<size_t>(order[i]))});
+  for (const int32_t likeliest : Likeliest(logits, static_cast<size_t>(top))) {
+    result.top.push_back({likeliest, logprob(static_cast<size_t>(likeliest))});
   }
   return result;
 }
@@ -187,20 +192,22 @@ double Sampler::Weigh() {
 // Both keep a beginning of the candidates in order of likelihood; the shorter one holds. Returns
 // the sum of what is kept.
 double Sampler::KeepTopPAndMinP(double total) {
-  const double enough =
-      options_.top_p < 1 ? static_cast<double>(options_.top_p) * total : 2 * total;
-  const double least = static_cast<double>(options_.min_p);  // the best candidate's weight is 1
+  const double top_p = static_cast<double>(options_.top_p);
+  const double min_p = static_cast<double>(options_.min_p);  // the best candidate's weight is 1
+  // All that are less likely than this have less than 1 - top_p together, so top_p drops them too.
+  const double tail = (1 - top_p) * total / static_cast<double>(candidates_.size());
+  std::erase_if(candidates_, [least = std::max(min_p, tail)](const Candidate& candidate) {
+    return candidate.weight < least;
+  });
   double sum = 0;
   size_t kept = 0;
-  size_t sorted = 0;
-  while (kept < candidates_.size()) {
+  size_t sorted = top_p < 1 ? 0 : candidates_.size();  // min_p alone needs no order
+  while (kept < candidates_.size() && (kept == 0 || top_p >= 1 || sum < top_p * total)) {
     if (kept == sorted) {
       sorted = std::min(candidates_.size(), sorted == 0 ? kFirstStretch : 4 * sorted);
       SortFirst(sorted);
     }
-    const double weight = candidates_[kept].weight;
-    if (kept > 0 && (sum >= enough || weight < least)) break;
-    sum += weight;
+    sum += candidates_[kept].weight;
     ++kept;
   }
   candidates_.resize(kept);

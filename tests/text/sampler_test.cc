@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <set>
 #include <string>
 #include <vector>
@@ -203,6 +205,20 @@ TEST(Logprobs, AreTheLogarithmsOfTheSoftmax) {
   EXPECT_EQ(logprobs.top[2].token, 3);
   EXPECT_EQ(ComputeLogprobs(logits, 0, 10).top.size(), 4u);
   EXPECT_TRUE(ComputeLogprobs(logits, 0, 0).top.empty());
+}
+
+TEST(Logprobs, TheLikeliestOfManyAreInOrder) {
+  Random random(4);
+  std::vector<float> logits(3000);
+  for (float& logit : logits) logit = static_cast<float>(random.Below(40));  // with many ties
+  std::vector<int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+  });
+  const Logprobs logprobs = ComputeLogprobs(logits, 0, 20);
+  ASSERT_EQ(logprobs.top.size(), 20u);
+  for (size_t i = 0; i < 20; ++i) EXPECT_EQ(logprobs.top[i].token, order[i]);
 }
 
 TEST(Logprobs, AreFiniteForAnyLogits) {
