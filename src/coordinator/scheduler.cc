@@ -56,7 +56,7 @@ struct Scheduler::Impl {
   void WaitForNews();
   void TakeResult(StepResult result);
   void TakeRows(const Batcher::StepInFlight& step, const Matrix& hidden);
-  void CountToken(Sequence& sequence, absl::Time now);
+  void CountToken(Sequence& sequence);
   void EndEpoch(const absl::Status& why);
   void Publish();
 
@@ -163,8 +163,9 @@ void Scheduler::Impl::EndEpoch(const absl::Status& why) {
   over = batcher.capacity().epoch;
   const size_t begun = batcher.EndEpoch();
   metrics.replays.Increment(static_cast<double>(begun));
-  spdlog::warn("epoch {} is over, {} sequences will be replayed: {}", over->v, begun,
-               std::string(why.message()));
+  spdlog::log(begun > 0 ? spdlog::level::warn : spdlog::level::info,
+              "epoch {} is over, {} sequences will be replayed: {}", over->v, begun,
+              std::string(why.message()));
   absl::MutexLock lock(&mu);
   stats.replays += begun;
 }
@@ -253,10 +254,10 @@ void Scheduler::Impl::TakeRows(const Batcher::StepInFlight& step, const Matrix& 
     }
     model.head->Logits(in.ref(), logits.ref());
     for (size_t i = 0; i < count; ++i) {
-      Sequence& sequence = *wanted[begin + i].sequence;
-      const size_t before = sequence.output_tokens();
-      sequence.TakeLogits(wanted[begin + i].position, {logits.row(i), logits.cols()});
-      if (sequence.output_tokens() > before && !sequence.probe) CountToken(sequence, clock.Now());
+      const auto& [sequence, position, row_in_step] = wanted[begin + i];
+      // First counted, then said: who has the token finds it in the metrics.
+      if (position + 1 == sequence->known() && !sequence->probe) CountToken(*sequence);
+      sequence->TakeLogits(position, {logits.row(i), logits.cols()});
     }
   }
   for (const Batcher::Part& part : step.parts) {
@@ -264,7 +265,8 @@ void Scheduler::Impl::TakeRows(const Batcher::StepInFlight& step, const Matrix& 
   }
 }
 
-void Scheduler::Impl::CountToken(Sequence& sequence, absl::Time now) {
+void Scheduler::Impl::CountToken(Sequence& sequence) {
+  const absl::Time now = clock.Now();
   if (sequence.last_token_at.has_value()) {
     metrics.inter_token_seconds.Observe(absl::ToDoubleSeconds(now - *sequence.last_token_at));
   } else {

@@ -29,7 +29,6 @@ class Sequence {
   SequenceId id() const { return id_; }
   Generation& generation() const { return *generation_; }
   size_t prompt_tokens() const { return input_.prompt.size(); }
-  size_t output_tokens() const { return output_.size(); }
   // All that it may become: prompt and output.
   uint64_t max_positions() const { return input_.prompt.size() + uint64_t{input_.max_tokens}; }
   // KV that is reserved for it: whole pages for max_positions().

@@ -1,0 +1,311 @@
+#include "coordinator/scheduler.h"
+
+#include <functional>
+
+#include "coordinator/serving_world.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace efedllm {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+bool Eventually(const std::function<bool()>& condition) {
+  const absl::Time deadline = absl::Now() + absl::Seconds(30);
+  while (!condition()) {
+    if (absl::Now() > deadline) return false;
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  return true;
+}
+
+class SchedulerTest : public testing::Test {
+ protected:
+  void Start(size_t stages = 1, uint64_t kv_tokens = 4096) {
+    pipeline_ = std::make_unique<FakePipeline>(stages, kv_tokens);
+    scheduler_ = std::make_unique<Scheduler>(clock_, Seedling(), *pipeline_, options_, registry_);
+  }
+
+  std::shared_ptr<Generation> Submit(GenerationInput input) {
+    std::vector<GenerationInput> choices;
+    choices.push_back(std::move(input));
+    auto generation = scheduler_->Submit(std::move(choices));
+    EXPECT_TRUE(generation.ok()) << generation.status();
+    return *generation;
+  }
+
+  // What one request alone yields, over one stage in one chunk per 256 tokens.
+  static Outcome Alone(const GenerationInput& input) {
+    const SystemClock clock;
+    prometheus::Registry registry;
+    FakePipeline pipeline;
+    Scheduler scheduler(clock, Seedling(), pipeline, {}, registry);
+    return Collect(**scheduler.Submit({input}));
+  }
+
+  void TearDown() override {
+    if (pipeline_ == nullptr) return;
+    EXPECT_TRUE(scheduler_->WaitIdle(absl::Seconds(30)));
+    EXPECT_TRUE(Eventually([&] { return pipeline_->sequences() == 0; })) << "KV is left behind";
+    EXPECT_TRUE(Eventually([&] { return scheduler_->Stats().kv_tokens_reserved == 0; }));
+    EXPECT_TRUE(Eventually([&] { return pipeline_->active() == 0; }));
+    EXPECT_THAT(pipeline_->violations(), IsEmpty());
+    scheduler_.reset();
+  }
+
+  SystemClock clock_;
+  prometheus::Registry registry_;
+  SchedulerOptions options_;
+  std::unique_ptr<FakePipeline> pipeline_;
+  std::unique_ptr<Scheduler> scheduler_;
+};
+
+std::string LongText(size_t words) {
+  std::string text;
+  for (size_t i = 0; i < words; ++i) text += i % 3 == 0 ? "fox " : "lamp " + std::to_string(i % 7);
+  return text;
+}
+
+TEST_F(SchedulerTest, GeneratesAsManyTokensAsAsked) {
+  Start();
+  const Outcome outcome = Collect(*Submit(Ask("Once upon", 20)));
+  EXPECT_TRUE(outcome.status.ok());
+  EXPECT_EQ(outcome.tokens.size(), 20u);
+  EXPECT_EQ(outcome.finish, FinishReason::kLength);
+}
+
+TEST_F(SchedulerTest, BatchMatesStagesAndChunksChangeNothing) {
+  std::vector<GenerationInput> inputs;
+  std::vector<Outcome> alone;
+  for (size_t i = 0; i < 16; ++i) {
+    inputs.push_back(Ask(LongText(1 + 9 * i), 5 + static_cast<uint32_t>(i)));
+    inputs.back().sampling.temperature = i % 2 == 0 ? 0.f : 1.f;
+    inputs.back().sampling.seed = i;
+    inputs.back().logprobs = 3;
+    inputs.back().prompt_logprobs = i % 4 == 0;
+    alone.push_back(Alone(inputs.back()));
+  }
+  options_.max_step_tokens = 96;
+  Start(/*stages=*/3, /*kv_tokens=*/16384);
+  std::vector<std::shared_ptr<Generation>> generations;
+  for (const GenerationInput& input : inputs) generations.push_back(Submit(input));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Outcome outcome = Collect(*generations[i]);
+    EXPECT_EQ(outcome.tokens, alone[i].tokens) << i;
+    EXPECT_EQ(outcome.text, alone[i].text);
+    ASSERT_EQ(outcome.prompt.size(), alone[i].prompt.size());
+    for (size_t t = 1; t < outcome.prompt.size(); ++t) {
+      EXPECT_EQ(outcome.prompt[t].logprobs->chosen, alone[i].prompt[t].logprobs->chosen);
+    }
+    for (size_t t = 0; t < outcome.scored.size(); ++t) {
+      EXPECT_EQ(outcome.scored[t].logprobs->chosen, alone[i].scored[t].logprobs->chosen);
+    }
+  }
+  EXPECT_EQ(pipeline_->most_in_flight(), 3u);
+}
+
+TEST_F(SchedulerTest, AFailedStepReplaysWithoutAChangeOfText) {
+  const GenerationInput input = Ask(LongText(60), 40);
+  const Outcome alone = Alone(input);
+  Start(/*stages=*/2);
+  const auto generation = Submit(input);
+  Outcome outcome;
+  for (int fault = 0; fault < 4; ++fault) {
+    auto event = generation->Next(absl::Seconds(10));
+    ASSERT_TRUE(event.has_value());
+    outcome.tokens.push_back(event->token->token);
+    if (fault % 2 == 0) {
+      pipeline_->EndEpoch();
+    } else {
+      pipeline_->FailNext(absl::AbortedError("a worker was lost"));
+    }
+  }
+  const Outcome rest = Collect(*generation);
+  EXPECT_TRUE(rest.status.ok()) << rest.status;
+  outcome.tokens.insert(outcome.tokens.end(), rest.tokens.begin(), rest.tokens.end());
+  EXPECT_EQ(outcome.tokens, alone.tokens);
+  EXPECT_GT(scheduler_->Stats().replays, 0u);
+}
+
+TEST_F(SchedulerTest, PromptLogprobsAreSaidOnceOverAReplay) {
+  GenerationInput input = Ask(LongText(150), 3);
+  input.logprobs = 1;
+  input.prompt_logprobs = true;
+  const Outcome alone = Alone(input);
+  options_.max_step_tokens = 32;
+  Start();
+  const auto generation = Submit(input);
+  size_t begun = 0;
+  while (begun < 40) begun += generation->Next(absl::Seconds(10))->prompt.size();
+  pipeline_->EndEpoch();
+  const Outcome rest = Collect(*generation);
+  EXPECT_EQ(begun + rest.prompt.size(), input.prompt.size());
+  EXPECT_EQ(rest.tokens, alone.tokens);
+}
+
+TEST_F(SchedulerTest, ASequenceGoesOnWhenTheClusterComesBackInAnotherShape) {
+  const GenerationInput input = Ask(LongText(40), 30);
+  const Outcome alone = Alone(input);
+  Start(/*stages=*/3);
+  const auto generation = Submit(input);
+  auto first = generation->Next(absl::Seconds(10));
+  pipeline_->EndEpoch("waiting for 1 of 3 workers");
+  ASSERT_TRUE(Eventually([&] { return !scheduler_->Stats().serving; }));
+  EXPECT_EQ(scheduler_->Stats().reason, "waiting for 1 of 3 workers");
+  pipeline_->BeginEpoch(/*stages=*/1);
+  Outcome rest = Collect(*generation);
+  rest.tokens.insert(rest.tokens.begin(), first->token->token);
+  EXPECT_EQ(rest.tokens, alone.tokens);
+}
+
+TEST_F(SchedulerTest, RunningRequestsFailWhenTheOutageLastsTooLong) {
+  options_.outage_patience = absl::Milliseconds(100);
+  Start();
+  pipeline_->Hold(true);
+  const auto generation = Submit(Ask("Once", 30));
+  ASSERT_TRUE(Eventually([&] { return pipeline_->sequences() == 1; }));
+  pipeline_->EndEpoch("no worker is left");
+  pipeline_->Hold(false);
+  const Outcome outcome = Collect(*generation);
+  EXPECT_TRUE(absl::IsUnavailable(outcome.status));
+  EXPECT_THAT(std::string(outcome.status.message()), HasSubstr("no worker is left"));
+}
+
+TEST_F(SchedulerTest, RefusesWhileNothingEverServed) {
+  pipeline_ = std::make_unique<FakePipeline>();
+  pipeline_->EndEpoch("waiting for 2 of 2 workers");
+  scheduler_ = std::make_unique<Scheduler>(clock_, Seedling(), *pipeline_, options_, registry_);
+  const auto refused = scheduler_->Submit({Ask("Once", 1)});
+  EXPECT_TRUE(absl::IsUnavailable(refused.status()));
+  EXPECT_EQ(refused.status().message(), "waiting for 2 of 2 workers");
+  EXPECT_TRUE(absl::IsUnavailable(scheduler_->Probe(absl::Seconds(5))));
+  EXPECT_TRUE(absl::IsUnavailable(scheduler_->MaxPositions().status()));
+}
+
+TEST_F(SchedulerTest, AClientThatLeavesFreesItsKvWithTheNextStep) {
+  Start();
+  const auto staying = Submit(Ask("Once", 300));
+  const auto leaving = Submit(Ask("Twice", 300));
+  ASSERT_TRUE(leaving->Next(absl::Seconds(10)).has_value());
+  leaving->Cancel();
+  ASSERT_TRUE(Eventually([&] { return pipeline_->sequences() <= 1; }));
+  EXPECT_EQ(Collect(*staying).tokens.size(), 300u);
+}
+
+TEST_F(SchedulerTest, ACancelledRequestIsReleasedThoughNothingElseRuns) {
+  Start();
+  const auto generation = Submit(Ask("Once", 900));
+  ASSERT_TRUE(generation->Next(absl::Seconds(10)).has_value());
+  generation->Cancel();
+  ASSERT_TRUE(Eventually([&] { return pipeline_->sequences() == 0; }));
+  const Step last = pipeline_->steps().back();
+  EXPECT_TRUE(last.spans.empty());
+  EXPECT_EQ(last.released.size(), 1u);
+}
+
+TEST_F(SchedulerTest, RefusesWhatTheQueueCannotHold) {
+  options_.max_queue = 2;
+  options_.max_sequences = 1;
+  Start();
+  pipeline_->Hold(true);
+  const auto running = Submit(Ask("Once", 2));
+  ASSERT_TRUE(Eventually([&] { return scheduler_->Stats().running == 1; }));
+  const auto second = Submit(Ask("Once", 2));
+  const auto third = Submit(Ask("Once", 2));
+  const auto refused = scheduler_->Submit({Ask("Once", 2)});
+  EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
+  const auto too_many = scheduler_->Submit({Ask("a", 1), Ask("b", 1), Ask("c", 1)});
+  EXPECT_TRUE(absl::IsInvalidArgument(too_many.status())) << too_many.status();
+  pipeline_->Hold(false);
+  EXPECT_TRUE(Collect(*running).status.ok());
+  EXPECT_TRUE(Collect(*second).status.ok());
+  EXPECT_TRUE(Collect(*third).status.ok());
+}
+
+TEST_F(SchedulerTest, NobodyRunsOutOfKvHalfWay) {
+  Start(/*stages=*/2, /*kv_tokens=*/256);  // two pages for each of two
+  std::vector<std::shared_ptr<Generation>> generations;
+  for (int i = 0; i < 6; ++i) generations.push_back(Submit(Ask("Once upon a time", 100)));
+  for (const auto& generation : generations) {
+    EXPECT_EQ(Collect(*generation).tokens.size(), 100u);
+  }
+}
+
+TEST_F(SchedulerTest, RefusesWhatCanNeverFit) {
+  Start(/*stages=*/1, /*kv_tokens=*/128);
+  EXPECT_EQ(*scheduler_->MaxPositions(), 128u);
+  EXPECT_TRUE(absl::IsInvalidArgument(scheduler_->Submit({Ask("Once", 200)}).status()));
+}
+
+TEST_F(SchedulerTest, AWrongStepFailsItsSequencesOnly) {
+  Start();
+  pipeline_->FailNext(absl::InvalidArgumentError("broken"));
+  const Outcome failed = Collect(*Submit(Ask("Once", 3)));
+  EXPECT_TRUE(absl::IsInvalidArgument(failed.status));
+  EXPECT_TRUE(Collect(*Submit(Ask("Once", 3))).status.ok());
+}
+
+TEST_F(SchedulerTest, AllChoicesOfARequestFinish) {
+  Start();
+  auto generation = *scheduler_->Submit({Ask("a", 3), Ask("b", 5), Ask("c", 0)});
+  std::vector<uint32_t> counts(3);
+  size_t finished = 0;
+  while (auto event = generation->Next(absl::Seconds(10))) {
+    counts[event->choice] = std::max(counts[event->choice], event->completion_tokens);
+    finished += event->finish.has_value();
+  }
+  EXPECT_EQ(finished, 3u);
+  EXPECT_THAT(counts, testing::ElementsAre(3, 5, 0));
+}
+
+TEST_F(SchedulerTest, AProbeMakesARealPass) {
+  Start();
+  EXPECT_TRUE(scheduler_->Probe(absl::Seconds(10)).ok());
+  EXPECT_GE(scheduler_->Stats().steps, 1u);
+  EXPECT_EQ(scheduler_->Stats().generated_tokens, 0u) << "nobody asked for that token";
+  const size_t steps = pipeline_->steps().size();
+  EXPECT_TRUE(scheduler_->Probe(absl::Seconds(10)).ok());
+  EXPECT_LE(pipeline_->steps().size(), steps + 1) << "a release at most";
+}
+
+TEST_F(SchedulerTest, AProbeOfAStuckPipelineSaysSo) {
+  Start();
+  pipeline_->Hold(true);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(scheduler_->Probe(absl::Milliseconds(50))));
+  pipeline_->Hold(false);
+}
+
+TEST_F(SchedulerTest, DrainingFinishesWhatRunsAndRefusesMore) {
+  Start();
+  const auto running = Submit(Ask("Once", 50));
+  scheduler_->Drain();
+  EXPECT_TRUE(absl::IsUnavailable(scheduler_->Submit({Ask("Once", 1)}).status()));
+  EXPECT_TRUE(scheduler_->WaitIdle(absl::Seconds(30)));
+  EXPECT_EQ(Collect(*running).tokens.size(), 50u);
+}
+
+TEST_F(SchedulerTest, StoppingFailsWhatRuns) {
+  FakePipeline pipeline;
+  pipeline.Hold(true);
+  auto scheduler = std::make_unique<Scheduler>(clock_, Seedling(), pipeline, options_, registry_);
+  const auto generation = *scheduler->Submit({Ask("Once", 50)});
+  scheduler.reset();
+  EXPECT_TRUE(absl::IsUnavailable(Collect(*generation).status));
+}
+
+TEST_F(SchedulerTest, ABiasedTokenWinsAndItsLogprobStaysTheModels) {
+  GenerationInput plain = Ask("Once", 1);
+  plain.logprobs = 0;
+  const Outcome unbiased = Alone(plain);
+  Start();
+  GenerationInput biased = plain;
+  biased.logit_bias = {{300, 100.f}, {unbiased.tokens[0], -100.f}};
+  const Outcome outcome = Collect(*Submit(biased));
+  EXPECT_EQ(outcome.tokens[0], 300);
+  EXPECT_LE(outcome.scored[0].logprobs->chosen, unbiased.scored[0].logprobs->chosen);
+}
+
+}  // namespace
+}  // namespace efedllm

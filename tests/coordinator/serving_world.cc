@@ -1,0 +1,229 @@
+#include "coordinator/serving_world.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "common/check.h"
+#include "layers/compute.h"
+
+namespace efedllm {
+
+ServedModel& Seedling() {
+  static Compute& compute = *new Compute(*Compute::Create(1, "auto"));
+  static ServedModel& model =
+      *ServedModel::Load(EFEDLLM_SOURCE_DIR "/models/seedling/seedling-q8_0.gguf", nullptr, compute)
+           ->release();
+  return model;
+}
+
+GenerationInput Ask(const std::string& prompt, uint32_t max_tokens) {
+  GenerationInput input;
+  input.prompt = Seedling().tokenizer->Encode(prompt, {.add_special = true, .parse_special = true});
+  input.max_tokens = max_tokens;
+  input.sampling.temperature = 0;
+  input.ignore_eos = true;
+  return input;
+}
+
+Outcome Collect(Generation& generation, absl::Duration timeout) {
+  Outcome outcome;
+  const absl::Time deadline = absl::Now() + timeout;
+  while (!generation.done()) {
+    auto event = generation.Next(deadline - absl::Now());
+    if (!event.has_value()) {
+      outcome.status = absl::DeadlineExceededError("the test waited too long");
+      return outcome;
+    }
+    outcome.text += event->text;
+    for (ScoredToken& scored : event->prompt) outcome.prompt.push_back(std::move(scored));
+    if (event->token.has_value()) {
+      outcome.tokens.push_back(event->token->token);
+      outcome.scored.push_back(*std::move(event->token));
+    }
+    if (event->finish.has_value()) outcome.finish = event->finish;
+    if (!event->status.ok()) outcome.status = event->status;
+  }
+  return outcome;
+}
+
+FakePipeline::FakePipeline(size_t stages, uint64_t kv_tokens) {
+  capacity_.epoch = Epoch{1};
+  capacity_.stages = stages;
+  capacity_.kv_tokens = kv_tokens;
+  capacity_.limits.max_position = 1024;
+}
+
+absl::StatusOr<PipelineCapacity> FakePipeline::Capacity() const {
+  absl::MutexLock lock(&mu_);
+  if (!unavailable_.empty()) return absl::UnavailableError(unavailable_);
+  return capacity_;
+}
+
+void FakePipeline::Check(bool ok, const std::string& what) {
+  if (!ok) violations_.push_back(what);
+}
+
+absl::Status FakePipeline::Submit(Step step, Matrix hidden) {
+  absl::MutexLock lock(&mu_);
+  if (!unavailable_.empty() || step.epoch != capacity_.epoch) {
+    return absl::AbortedError("this epoch is over");
+  }
+  Check(steps_.empty() || steps_.back().epoch != step.epoch || steps_.back().id < step.id,
+        "step ids count up");
+  Check(!step.spans.empty() || !step.released.empty(), "a step does something");
+  Check(hidden.rows() == step.tokens(), "one row per token");
+  Check(step.tokens() <= capacity_.limits.max_tokens, "max_tokens");
+  Check(step.spans.size() <= capacity_.limits.max_spans, "max_spans");
+  for (const SequenceId sequence : step.released) {
+    Check(kv_.erase(sequence) == 1, "only what holds KV is released");
+  }
+  size_t row = 0;
+  for (const SequenceSpan& span : step.spans) {
+    Compute(span, row, hidden);
+    row += span.tokens;
+  }
+  uint64_t kv_tokens = 0;
+  for (const auto& [id, states] : kv_) kv_tokens += (states.size() + 63) / 64 * 64;
+  Check(kv_tokens <= capacity_.kv_tokens, "KV memory");
+
+  StepResult result;
+  result.epoch = step.epoch;
+  result.id = step.id;
+  result.status = std::exchange(fail_next_, absl::OkStatus());
+  if (result.status.ok()) result.hidden = std::move(hidden);
+  results_.push_back(std::move(result));
+  steps_.push_back(std::move(step));
+  most_in_flight_ = std::max(most_in_flight_, results_.size());
+  Check(results_.size() <= 2 * capacity_.stages + 1, "steps in flight");
+  if (absl::IsAborted(results_.back().status)) AbortAll();
+  return absl::OkStatus();
+}
+
+void FakePipeline::Compute(const SequenceSpan& span, size_t row, Matrix& hidden) {
+  auto& states = kv_[span.sequence];
+  Check(span.tokens > 0, "spans have tokens");
+  Check(span.first_position <= states.size(), "no gap in the KV");
+  states.resize(std::min<size_t>(states.size(), span.first_position));
+  for (uint32_t i = 0; i < span.tokens; ++i) {
+    float* x = hidden.row(row + i);
+    if (!states.empty()) {
+      const std::vector<float>& before = states.back();
+      for (size_t c = 0; c < hidden.cols(); ++c) {
+        x[c] += 0.9f * before[(c + 1) % hidden.cols()];
+      }
+    }
+    states.emplace_back(x, x + hidden.cols());
+  }
+}
+
+std::optional<StepResult> FakePipeline::NextResult(absl::Duration timeout) {
+  absl::MutexLock lock(&mu_);
+  mu_.AwaitWithTimeout(absl::Condition(this, &FakePipeline::HasResult), timeout);
+  if (!HasResult()) return std::nullopt;
+  std::optional<StepResult> result(std::move(results_.front()));
+  results_.pop_front();
+  return result;
+}
+
+void FakePipeline::SetActiveSequences(size_t count) {
+  absl::MutexLock lock(&mu_);
+  active_ = count;
+}
+
+void FakePipeline::Hold(bool hold) {
+  absl::MutexLock lock(&mu_);
+  hold_ = hold;
+}
+
+void FakePipeline::FailNext(absl::Status status) {
+  absl::MutexLock lock(&mu_);
+  fail_next_ = std::move(status);
+}
+
+void FakePipeline::AbortAll() {
+  for (StepResult& result : results_) {
+    result.status = absl::AbortedError("a worker was lost");
+    result.hidden = Matrix();
+  }
+  kv_.clear();
+  ++capacity_.epoch.v;
+}
+
+void FakePipeline::EndEpoch(std::string unavailable) {
+  absl::MutexLock lock(&mu_);
+  unavailable_ = std::move(unavailable);
+  AbortAll();
+}
+
+void FakePipeline::BeginEpoch(size_t stages) {
+  absl::MutexLock lock(&mu_);
+  unavailable_.clear();
+  ++capacity_.epoch.v;
+  capacity_.stages = stages;
+}
+
+std::vector<std::string> FakePipeline::violations() const {
+  absl::MutexLock lock(&mu_);
+  return violations_;
+}
+
+std::vector<Step> FakePipeline::steps() const {
+  absl::MutexLock lock(&mu_);
+  return steps_;
+}
+
+size_t FakePipeline::sequences() const {
+  absl::MutexLock lock(&mu_);
+  return kv_.size();
+}
+
+size_t FakePipeline::active() const {
+  absl::MutexLock lock(&mu_);
+  return active_;
+}
+
+size_t FakePipeline::most_in_flight() const {
+  absl::MutexLock lock(&mu_);
+  return most_in_flight_;
+}
+
+FakeExchange::FakeExchange(std::string method, std::string path, std::string body) {
+  request_.method = std::move(method);
+  request_.path = std::move(path);
+  request_.body = std::move(body);
+}
+
+void FakeExchange::Stream(HttpReply head, StreamBody body) {
+  reply_ = std::move(head);
+  streamed_ = true;
+  body_ = std::move(body);
+}
+
+bool FakeExchange::Write(absl::string_view bytes) {
+  if (writes_left_ == 0) {
+    gone = true;
+    return false;
+  }
+  --writes_left_;
+  absl::StrAppend(&written_, bytes);
+  return true;
+}
+
+void FakeExchange::RunStream(size_t hang_up_after) {
+  CHECK(streamed_);
+  writes_left_ = hang_up_after;
+  body_(*this);
+  body_ = nullptr;
+}
+
+std::vector<std::string> FakeExchange::events() const {
+  std::vector<std::string> events;
+  for (absl::string_view event : absl::StrSplit(written_, "\n\n", absl::SkipEmpty())) {
+    CHECK(event.substr(0, 6) == "data: ");
+    events.emplace_back(event.substr(6));
+  }
+  return events;
+}
+
+}  // namespace efedllm
