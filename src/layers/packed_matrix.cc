@@ -39,15 +39,23 @@ void PackQ6K(const uint8_t* src, size_t cols, size_t r, uint8_t* group) {
   uint8_t* high = low + blocks * 16 * kRows;
   uint8_t* scales = high + blocks * 8 * kRows;
   uint8_t* d = scales + blocks * 2 * kRows;
+  uint8_t values[kQ6KValues];
   for (size_t b = 0; b < blocks; ++b) {
     const uint8_t* block = src + b / 8 * BlockBytes(DType::kQ6_K);
-    const size_t first = b % 8 * 32;
+    if (b % 8 == 0) UnpackQ6K(block, values);
+    const uint8_t* q = values + b % 8 * 32;
+    uint8_t low_bytes[16], high_bytes[8] = {};
     for (size_t i = 0; i < 16; ++i) {
-      const uint8_t below = Q6KValue(block, first + i), above = Q6KValue(block, first + 16 + i);
-      const size_t g = i / 4, j = i % 4;
-      low[((b * 4 + g) * kRows + r) * 4 + j] = static_cast<uint8_t>((below & 15) | above << 4);
-      high[((b * 2 + g / 2) * kRows + r) * 4 + j] |=
-          static_cast<uint8_t>((below >> 4 | above >> 4 << 2) << (g % 2 * 4));
+      const uint8_t below = q[i], above = q[16 + i];
+      low_bytes[i] = static_cast<uint8_t>((below & 15) | above << 4);
+      high_bytes[i / 8 * 4 + i % 4] |=
+          static_cast<uint8_t>((below >> 4 | above >> 4 << 2) << (i / 4 % 2 * 4));
+    }
+    for (size_t g = 0; g < 4; ++g) {
+      std::memcpy(low + ((b * 4 + g) * kRows + r) * 4, low_bytes + g * 4, 4);
+    }
+    for (size_t h = 0; h < 2; ++h) {
+      std::memcpy(high + ((b * 2 + h) * kRows + r) * 4, high_bytes + h * 4, 4);
     }
     std::memcpy(scales + (b * kRows + r) * 2, block + kQ6KScaleOffset + b % 8 * 2, 2);
     if (b % 8 == 0) std::memcpy(d + (b / 8 * kRows + r) * 2, block + kQ6KDOffset, 2);

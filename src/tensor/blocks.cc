@@ -28,22 +28,30 @@ void DequantizeQ4_0(const uint8_t* block, float* out) {
 
 void DequantizeQ6K(const uint8_t* block, float* out) {
   const float d = F16ToF32(LoadU16(block + kQ6KDOffset));
+  uint8_t q[kQ6KValues];
+  UnpackQ6K(block, q);
   for (size_t k = 0; k < kQ6KValues; ++k) {
     const int8_t scale = static_cast<int8_t>(block[kQ6KScaleOffset + k / 16]);
-    out[k] = d * scale * static_cast<float>(Q6KValue(block, k) - 32);
+    out[k] = d * scale * static_cast<float>(q[k] - 32);
   }
 }
 
 }  // namespace
 
-uint8_t Q6KValue(const uint8_t* block, size_t k) {
-  // Halves of 128 values; in a half, quarter q (32 values) has its low nibbles in bytes
-  // 32·(q mod 2) on, lower nibble for q < 2, and its upper bits at shift 2q of 32 common bytes.
-  const size_t half = k / 128, quarter = k % 128 / 32, i = k % 32;
-  const uint8_t low = block[half * 64 + quarter % 2 * 32 + i];
-  const uint8_t high = block[kQ6KHighOffset + half * 32 + i];
-  return static_cast<uint8_t>((quarter < 2 ? low & 15 : low >> 4) |
-                              (((high >> (2 * quarter)) & 3) << 4));
+void UnpackQ6K(const uint8_t* block, uint8_t* out) {
+  // Halves of 128 values, each of four quarters of 32: quarters 0 and 1 have their low nibbles in
+  // the lower nibbles of 64 bytes, 2 and 3 in the upper ones; quarter q has its upper bits at
+  // position 2q of 32 common bytes.
+  for (int half = 0; half < 2; ++half, out += 128) {
+    const uint8_t* low = block + half * 64;
+    const uint8_t* high = block + kQ6KHighOffset + half * 32;
+    for (int i = 0; i < 32; ++i) {
+      out[i] = static_cast<uint8_t>((low[i] & 15) | (high[i] & 3) << 4);
+      out[32 + i] = static_cast<uint8_t>((low[32 + i] & 15) | (high[i] >> 2 & 3) << 4);
+      out[64 + i] = static_cast<uint8_t>(low[i] >> 4 | (high[i] >> 4 & 3) << 4);
+      out[96 + i] = static_cast<uint8_t>(low[32 + i] >> 4 | high[i] >> 6 << 4);
+    }
+  }
 }
 
 void DequantizeRow(DType dtype, const uint8_t* row, size_t n, float* out) {

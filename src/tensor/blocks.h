@@ -21,8 +21,8 @@ inline constexpr size_t kQ6KHighOffset = 128;
 inline constexpr size_t kQ6KScaleOffset = 192;
 inline constexpr size_t kQ6KDOffset = 208;
 
-// The 6-bit number (0 to 63) of value k of a Q6_K block.
-uint8_t Q6KValue(const uint8_t* block, size_t k);
+// The 6-bit numbers (0 to 63) of a Q6_K block. out: [256].
+void UnpackQ6K(const uint8_t* block, uint8_t* out);
 
 // out[0, n): the floats that a row of n values means, bit for bit as ggml's reference has them.
 // row: RowBytes(dtype, n) bytes, which must exist (n a multiple of the block).
