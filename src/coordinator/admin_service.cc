@@ -38,7 +38,7 @@ void FillNode(const Member& member, absl::Time now, v1::NodeStatus& node) {
   node.set_node(member.node.v);
   node.set_name(member.hello.name);
   node.set_address(member.hello.hop_address);
-  node.set_state(std::string(NodeStateName(member.state)));
+  node.set_state(std::string(MemberStateName(member.state)));
   node.set_first_layer(member.layers.first);
   node.set_last_layer(member.layers.last);
   node.set_threads(member.hello.profile.threads);

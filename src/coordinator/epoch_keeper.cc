@@ -145,7 +145,7 @@ bool EpochKeeper::InPlan(const Member& member) const {
 bool EpochKeeper::AllReady() const {
   size_t ready = 0;
   for (const Member* member : membership_.All()) {
-    ready += InPlan(*member) && member->state == NodeState::kReady;
+    ready += InPlan(*member) && member->state == MemberState::kReady;
   }
   return ready == present_.plan.stages.size();
 }
@@ -298,7 +298,7 @@ absl::Status EpochKeeper::Assign(StagePlan plan, const std::vector<NodeId>& cons
   for (const Stage& stage : plan.stages) {
     const Member* member = membership_.Find(stage.node);
     const bool there = member != nullptr && member->attached();
-    if (!there || member->state == NodeState::kDraining) return absl::OkStatus();  // plan again
+    if (!there || member->state == MemberState::kDraining) return absl::OkStatus();  // plan again
   }
   for (const Member* known : membership_.All()) {
     Member& member = *membership_.Find(known->node);

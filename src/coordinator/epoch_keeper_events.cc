@@ -63,11 +63,11 @@ void EpochKeeper::OnLeaving(NodeId node, const WorkerLink* link) {
   {
     absl::MutexLock lock(&mu_);
     Member* member = membership_.Find(node, link);
-    if (member == nullptr || member->state == NodeState::kDraining) return;
+    if (member == nullptr || member->state == MemberState::kDraining) return;
     in_plan = InPlan(*member);
     epoch = present_.plan.epoch;
     held = member->link;
-    member->state = NodeState::kDraining;
+    member->state = MemberState::kDraining;
     spdlog::info("{} is leaving", Name(node));
   }
   // Its sequences are computed anew on the others.

@@ -9,24 +9,24 @@ namespace {
 constexpr absl::Duration kRememberGone = absl::Minutes(10);
 
 bool ComingUp(const Member& member) {
-  return member.state == NodeState::kAssigned || member.state == NodeState::kFetching;
+  return member.state == MemberState::kAssigned || member.state == MemberState::kFetching;
 }
 
 }  // namespace
 
-absl::string_view NodeStateName(NodeState state) {
+absl::string_view MemberStateName(MemberState state) {
   switch (state) {
-    case NodeState::kStandby:
+    case MemberState::kStandby:
       return "standby";
-    case NodeState::kAssigned:
+    case MemberState::kAssigned:
       return "assigned";
-    case NodeState::kFetching:
+    case MemberState::kFetching:
       return "fetching";
-    case NodeState::kReady:
+    case MemberState::kReady:
       return "ready";
-    case NodeState::kDraining:
+    case MemberState::kDraining:
       return "draining";
-    case NodeState::kGone:
+    case MemberState::kGone:
       return "gone";
   }
   return "unknown";
@@ -65,8 +65,8 @@ void Membership::SetStage(Member& member, LayerRange layers, absl::Time now) {
   member.report = StageReport();
   member.counters = StageCounters();
   member.progress = now;
-  if (member.state != NodeState::kDraining && member.state != NodeState::kGone) {
-    member.state = layers.size() == 0 ? NodeState::kStandby : NodeState::kAssigned;
+  if (member.state != MemberState::kDraining && member.state != MemberState::kGone) {
+    member.state = layers.size() == 0 ? MemberState::kStandby : MemberState::kAssigned;
   }
 }
 
@@ -74,7 +74,7 @@ bool Membership::TakeReport(Member& member, const StageReport& report, Epoch epo
                             absl::Time now) {
   member.last_heard = now;
   if (report.epoch != epoch || member.layers.size() == 0) return false;
-  if (member.state == NodeState::kDraining || member.state == NodeState::kGone) return false;
+  if (member.state == MemberState::kDraining || member.state == MemberState::kGone) return false;
   if (report.bytes_held != member.report.bytes_held || report.state != member.report.state) {
     member.progress = now;
   }
@@ -83,9 +83,9 @@ bool Membership::TakeReport(Member& member, const StageReport& report, Epoch epo
   }
   member.report = report;
   if (report.state == StageState::kReady) {
-    member.state = NodeState::kReady;
-  } else if (report.state == StageState::kFetching && member.state == NodeState::kAssigned) {
-    member.state = NodeState::kFetching;
+    member.state = MemberState::kReady;
+  } else if (report.state == StageState::kFetching && member.state == MemberState::kAssigned) {
+    member.state = MemberState::kFetching;
   }
   return true;
 }
@@ -114,7 +114,7 @@ void Membership::CountFailure(Member& member, const std::string& message, absl::
 
 void Membership::MarkGone(Member& member) {
   member.link = nullptr;
-  member.state = NodeState::kGone;
+  member.state = MemberState::kGone;
 }
 
 std::vector<NodeId> Membership::Silent(absl::Time now) const {
@@ -141,7 +141,8 @@ std::vector<NodeId> Membership::Stalled(absl::Time now) const {
 std::vector<Candidate> Membership::Candidates(absl::Time now) const {
   std::vector<Candidate> candidates;
   for (const auto& [node, member] : members_) {
-    if (member.attached() && member.state != NodeState::kDraining && member.left_out_until <= now) {
+    if (member.attached() && member.state != MemberState::kDraining &&
+        member.left_out_until <= now) {
       candidates.push_back({node, member.joined});
     }
   }

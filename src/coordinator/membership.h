@@ -32,8 +32,8 @@ class WorkerLink {
 };
 
 // Only grows while a worker is attached and a plan lasts; a new plan begins at kAssigned again.
-enum class NodeState { kStandby, kAssigned, kFetching, kReady, kDraining, kGone };
-absl::string_view NodeStateName(NodeState state);
+enum class MemberState { kStandby, kAssigned, kFetching, kReady, kDraining, kGone };
+absl::string_view MemberStateName(MemberState state);
 
 struct Member {
   NodeId node;
@@ -42,7 +42,7 @@ struct Member {
   absl::Time joined;
   absl::Time last_heard;
 
-  NodeState state = NodeState::kStandby;
+  MemberState state = MemberState::kStandby;
   LayerRange layers;  // of the present plan; empty: none
   StageReport report;
   absl::Time progress;  // when report last changed

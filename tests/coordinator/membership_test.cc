@@ -49,15 +49,15 @@ TEST_F(MembershipTest, ANodeIsItsKeyAndItsLastStream) {
 
 TEST_F(MembershipTest, WalksThroughAStageOneWay) {
   Member& member = Join(1);
-  EXPECT_EQ(member.state, NodeState::kStandby);
+  EXPECT_EQ(member.state, MemberState::kStandby);
   membership_.SetStage(member, {0, 4}, now_);
-  EXPECT_EQ(member.state, NodeState::kAssigned);
+  EXPECT_EQ(member.state, MemberState::kAssigned);
   EXPECT_TRUE(membership_.TakeReport(member, Report(StageState::kFetching, 40), Epoch{7}, now_));
-  EXPECT_EQ(member.state, NodeState::kFetching);
+  EXPECT_EQ(member.state, MemberState::kFetching);
   EXPECT_TRUE(membership_.TakeReport(member, Report(StageState::kReady, 100), Epoch{7}, now_));
-  EXPECT_EQ(member.state, NodeState::kReady);
+  EXPECT_EQ(member.state, MemberState::kReady);
   membership_.TakeReport(member, Report(StageState::kFetching, 100), Epoch{7}, now_);
-  EXPECT_EQ(member.state, NodeState::kReady);
+  EXPECT_EQ(member.state, MemberState::kReady);
   EXPECT_EQ(member.bytes_fetched, 100u);
 }
 
@@ -65,7 +65,7 @@ TEST_F(MembershipTest, IgnoresReportsOfAnotherEpoch) {
   Member& member = Join(1);
   membership_.SetStage(member, {0, 4}, now_);
   EXPECT_FALSE(membership_.TakeReport(member, Report(StageState::kReady, 100), Epoch{8}, now_));
-  EXPECT_EQ(member.state, NodeState::kAssigned);
+  EXPECT_EQ(member.state, MemberState::kAssigned);
 }
 
 TEST_F(MembershipTest, SeesWhoIsSilentAndWhoMakesNoProgress) {
@@ -99,7 +99,7 @@ TEST_F(MembershipTest, PlansInTheOrderOfJoining) {
     order.push_back(node.node.v);
   }
   EXPECT_EQ(order, (std::vector<uint64_t>{9, 3, 5}));
-  membership_.Find(NodeId{3})->state = NodeState::kDraining;
+  membership_.Find(NodeId{3})->state = MemberState::kDraining;
   membership_.MarkGone(*membership_.Find(NodeId{9}));
   EXPECT_EQ(membership_.Candidates(now_).size(), 1u);
 }
