@@ -1,0 +1,156 @@
+#include "net/http_connection.h"
+
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "absl/time/clock.h"
+
+namespace efedllm {
+namespace {
+
+constexpr absl::Duration kLingerTimeout = absl::Seconds(1);
+// A large reply may take longer than one write's timeout, but a client must read this fast.
+constexpr double kSlowestBytesPerSecond = 64 << 10;
+
+// False: nothing happened until the deadline, or poll failed.
+bool Await(int fd, short events, absl::Time deadline) {
+  while (true) {
+    const absl::Duration left = std::max(deadline - absl::Now(), absl::ZeroDuration());
+    const int64_t ms = std::min<int64_t>(absl::ToInt64Milliseconds(left) + 1, 60'000);
+    pollfd poller{.fd = fd, .events = events, .revents = 0};
+    const int ready = poll(&poller, 1, static_cast<int>(ms));
+    if (ready > 0) return true;
+    if (ready < 0 && errno != EINTR) return false;
+    if (absl::Now() >= deadline) return false;
+  }
+}
+
+void ToText(const sockaddr_storage& address, std::string& ip, int& port) {
+  char text[INET6_ADDRSTRLEN] = {};
+  if (address.ss_family == AF_INET) {
+    const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
+    inet_ntop(AF_INET, &v4.sin_addr, text, sizeof(text));
+    port = ntohs(v4.sin_port);
+  } else if (address.ss_family == AF_INET6) {
+    const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
+    inet_ntop(AF_INET6, &v6.sin6_addr, text, sizeof(text));
+    port = ntohs(v6.sin6_port);
+  }
+  ip = text;
+}
+
+}  // namespace
+
+HttpConnection::HttpConnection(int fd, const HttpServerOptions& options)
+    : fd_(fd),
+      options_(options),
+      max_request_bytes_(options.max_body_bytes + kMaxLineBytes),
+      buffer_{} {
+  const int on = 1;
+  setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));  // an event is sent when it is there
+}
+
+// A close with unread input resets the connection, and the reset may overtake the reply.
+HttpConnection::~HttpConnection() {
+  shutdown(fd_, SHUT_WR);
+  const absl::Time deadline = absl::Now() + kLingerTimeout;
+  while (absl::Now() < deadline && Await(fd_, POLLIN, deadline) &&
+         recv(fd_, buffer_.data(), buffer_.size(), MSG_DONTWAIT) > 0) {
+  }
+  close(fd_);
+}
+
+bool HttpConnection::AwaitRequest() {
+  return buffered_begin_ < buffered_end_ || Fill(absl::Now() + options_.idle_timeout);
+}
+
+void HttpConnection::BeginRequest() {
+  read_deadline_ = absl::Now() + options_.read_timeout;
+  line_bytes_ = 0;
+  request_bytes_ = 0;
+  read_timed_out_ = false;
+}
+
+bool HttpConnection::ClientGone() const {
+  if (write_failed_) return true;
+  pollfd poller{.fd = fd_, .events = POLLRDHUP, .revents = 0};
+  return poll(&poller, 1, 0) > 0 && (poller.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+void HttpConnection::Cut() { shutdown(fd_, SHUT_RDWR); }
+
+bool HttpConnection::Fill(absl::Time deadline) {
+  while (true) {
+    if (!Await(fd_, POLLIN, deadline)) {
+      read_timed_out_ = true;
+      return false;
+    }
+    const ssize_t got = recv(fd_, buffer_.data(), buffer_.size(), MSG_DONTWAIT);
+    if (got > 0) {
+      buffered_begin_ = 0;
+      buffered_end_ = static_cast<size_t>(got);
+      return true;
+    }
+    if (got == 0 || (errno != EAGAIN && errno != EINTR)) return false;
+  }
+}
+
+bool HttpConnection::is_readable() const {
+  return buffered_begin_ < buffered_end_ || Await(fd_, POLLIN, read_deadline_);
+}
+
+bool HttpConnection::is_writable() const {
+  return !write_failed_ && Await(fd_, POLLOUT, absl::Now() + options_.write_timeout);
+}
+
+ssize_t HttpConnection::read(char* data, size_t size) {
+  if (size == 1 && ++line_bytes_ > kMaxLineBytes) return -1;
+  if (buffered_begin_ == buffered_end_ && !Fill(read_deadline_)) return -1;
+  const size_t taken = std::min(size, buffered_end_ - buffered_begin_);
+  request_bytes_ += taken;
+  if (request_bytes_ > max_request_bytes_) return -1;
+  std::memcpy(data, buffer_.data() + buffered_begin_, taken);
+  buffered_begin_ += taken;
+  return static_cast<ssize_t>(taken);
+}
+
+ssize_t HttpConnection::write(const char* data, size_t size) {
+  const absl::Duration transfer = absl::Seconds(static_cast<double>(size) / kSlowestBytesPerSecond);
+  const absl::Time deadline = absl::Now() + options_.write_timeout + transfer;
+  for (size_t written = 0; written < size && !write_failed_;) {
+    const ssize_t sent = send(fd_, data + written, size - written, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent > 0) {
+      written += static_cast<size_t>(sent);
+    } else if (!(sent < 0 && (errno == EAGAIN || errno == EINTR)) ||
+               !Await(fd_, POLLOUT, deadline)) {
+      write_failed_ = true;
+    }
+    if (written < size && absl::Now() >= deadline) write_failed_ = true;
+  }
+  return write_failed_ ? -1 : static_cast<ssize_t>(size);
+}
+
+void HttpConnection::get_remote_ip_and_port(std::string& ip, int& port) const {
+  sockaddr_storage address = {};
+  socklen_t size = sizeof(address);
+  if (getpeername(fd_, reinterpret_cast<sockaddr*>(&address), &size) == 0) {
+    ToText(address, ip, port);
+  }
+}
+
+void HttpConnection::get_local_ip_and_port(std::string& ip, int& port) const {
+  sockaddr_storage address = {};
+  socklen_t size = sizeof(address);
+  if (getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size) == 0) {
+    ToText(address, ip, port);
+  }
+}
+
+}  // namespace efedllm
