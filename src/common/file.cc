@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <utility>
@@ -87,18 +88,22 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes) 
   struct stat info;
   ASSIGN_OR_RETURN(const int fd, OpenRegular(path, &info));
   absl::Cleanup closer = [fd] { close(fd); };
-  if (static_cast<uint64_t>(info.st_size) > max_bytes) {
+  const auto too_large = [&](uint64_t bytes) {
     return absl::ResourceExhaustedError(
-        absl::StrCat(path, " has ", info.st_size, " bytes; at most ", max_bytes, " are allowed"));
-  }
-  std::string data(static_cast<size_t>(info.st_size), '\0');
+        absl::StrCat(path, " has ", bytes, " bytes or more; at most ", max_bytes, " are allowed"));
+  };
+  if (static_cast<uint64_t>(info.st_size) > max_bytes) return too_large(info.st_size);
+  // The size is only a hint: files below /proc and /sys say 0, and a file may grow meanwhile.
+  std::string data(static_cast<size_t>(info.st_size) + 1, '\0');
   size_t have = 0;
-  while (have < data.size()) {
+  while (true) {
     const ssize_t got = read(fd, data.data() + have, data.size() - have);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return ErrnoStatus(errno, "read", path);
     if (got == 0) break;
     have += static_cast<size_t>(got);
+    if (have > max_bytes) return too_large(have);
+    if (have == data.size()) data.resize(have + std::max<size_t>(have, 4096));
   }
   data.resize(have);
   return data;

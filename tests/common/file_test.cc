@@ -89,6 +89,11 @@ TEST_F(File, AReadIsBounded) {
   EXPECT_TRUE(absl::IsResourceExhausted(ReadFile(PathOf("data"), 4).status()));
 }
 
+TEST_F(File, AFileThatHidesItsSizeIsReadInFull) {
+  EXPECT_THAT(*ReadFile("/proc/meminfo", 64 << 10), testing::HasSubstr("MemAvailable:"));
+  EXPECT_TRUE(absl::IsResourceExhausted(ReadFile("/proc/meminfo", 10).status()));
+}
+
 TEST_F(File, MovingAMappingKeepsItsAddress) {
   ASSERT_TRUE(WriteFileAtomically(PathOf("data"), "text", 0644).ok());
   MappedFile first = *MappedFile::Open(PathOf("data"));
