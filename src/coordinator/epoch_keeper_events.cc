@@ -29,6 +29,8 @@ absl::Status EpochKeeper::Attach(NodeId node, const Hello& hello,
     in_plan = before != nullptr && before->attached() && InPlan(*before);
     epoch = present_.plan.epoch;
     replaced = membership_.Attach(node, hello, std::move(link), clock_.Now());
+    // It may have come back with more memory: the planner is to look at it again.
+    std::erase(present_.considered, node);
     spdlog::info("{} joined from {}", Name(node), hello.hop_address);
     changed_ = true;
   }

@@ -128,6 +128,21 @@ TEST(Cluster, SaysHowMuchMemoryIsMissing) {
   EXPECT_TRUE(world.AwaitServing(1));
 }
 
+TEST(Cluster, LooksAgainAtAWorkerThatComesBackWithMoreMemory) {
+  ClusterWorld world(kSeedlingPath, 1);
+  const auto sized = [&](uint64_t bytes) {
+    return [&world, bytes](WorkerOptions& options) {
+      options.state_dir = world.dir() + "/the-worker";
+      options.memory_bytes = options.profile->memory_bytes = bytes;
+    };
+  };
+  world.Join(sized(1u << 20));
+  EXPECT_TRUE(world.AwaitReason("missing"));
+  world.Leave(0);
+  world.Join(sized(1u << 30));
+  EXPECT_TRUE(world.AwaitServing(1));
+}
+
 TEST(Cluster, SaysHowMuchMemoryIsMissingForComputingAlone) {
   ClusterWorld world(kSeedlingPath, 0,
                      [](CoordinatorOptions& options) { options.own.memory_bytes = 1u << 20; });
