@@ -84,7 +84,9 @@ absl::Time ToTime(const ASN1_TIME* time) {
   return absl::FromTM(utc, absl::UTCTimeZone());
 }
 
-absl::Time NotBefore(const X509* certificate) { return ToTime(X509_get0_notBefore(certificate)); }
+absl::Time IssueTime(const X509* certificate) {
+  return ToTime(X509_get0_notBefore(certificate)) + kClockSlack;
+}
 absl::Time NotAfter(const X509* certificate) { return ToTime(X509_get0_notAfter(certificate)); }
 
 CertificatePtr NewCaCertificate(EVP_PKEY* key, absl::Time now) {
@@ -162,7 +164,7 @@ absl::StatusOr<Identity> MakeIdentity(absl::string_view key_pem, absl::string_vi
                   .certificate_pem = openssl::ToPem(certificate.get()),
                   .ca_pem = openssl::ToPem(ca.get()),
                   .ca_fingerprint = Fingerprint(ca.get()),
-                  .issued = NotBefore(certificate.get()),
+                  .issued = IssueTime(certificate.get()),
                   .expires = NotAfter(certificate.get())};
 }
 
@@ -253,7 +255,7 @@ absl::StatusOr<Identity> CertificateAuthority::CoordinatorIdentity(absl::Time no
                   .certificate_pem = openssl::ToPem(certificate.get()),
                   .ca_pem = certificate_pem_,
                   .ca_fingerprint = fingerprint(),
-                  .issued = NotBefore(certificate.get()),
+                  .issued = IssueTime(certificate.get()),
                   .expires = NotAfter(certificate.get())};
 }
 

@@ -64,7 +64,6 @@ absl::Status ControlSession::Run(StageKeeper& keeper, const StageRunner& runner)
     context.TryCancel();
   }
   reader.join();
-  context.TryCancel();  // a write failed, but the other direction may still be open
   const absl::Status ended = FromGrpc(stream_->Finish());
   if (!problem_.ok()) return problem_;
   if (ours) return absl::OkStatus();
@@ -96,6 +95,7 @@ bool ControlSession::OnMessage(const v1::CoordinatorMessage& message, StageKeepe
       OnAssignment(message.assignment(), keeper);
       return true;
     case v1::CoordinatorMessage::kRelease:
+      if (!leaving_ && message.release().epoch() < epoch_.v) return true;  // of an earlier plan
       epoch_ = Epoch{0};
       keeper.Release();
       return !leaving_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -17,7 +18,6 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
-#include "common/file.h"
 #include "layers/linear.h"
 #include "layers/packed_matrix.h"
 #include "tensor/matrix.h"
@@ -83,11 +83,19 @@ double MeasureMatmul(Compute& compute, DType dtype) {
   });
 }
 
+// A file of /proc or /sys, which has no size; empty: it is not there.
+std::string ReadKernelFile(const char* path) {
+  std::ifstream file(path);
+  std::string text(64 << 10, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(file.gcount()));
+  return text;
+}
+
 // nullopt: no such file or no number ("max").
-std::optional<uint64_t> ReadNumber(const std::string& path) {
-  const absl::StatusOr<std::string> text = ReadFile(path, 4096);
+std::optional<uint64_t> ReadNumber(const char* path) {
   uint64_t number = 0;
-  if (!text.ok() || !absl::SimpleAtoi(absl::StripAsciiWhitespace(*text), &number)) {
+  if (!absl::SimpleAtoi(absl::StripAsciiWhitespace(ReadKernelFile(path)), &number)) {
     return std::nullopt;
   }
   return number;
@@ -134,8 +142,7 @@ int ParseCpuMax(absl::string_view cpu_max) {
 }
 
 uint64_t AvailableMemoryBytes() {
-  const absl::StatusOr<std::string> meminfo = ReadFile("/proc/meminfo", 64 << 10);
-  const uint64_t machine = meminfo.ok() ? ParseMemAvailable(*meminfo) : 0;
+  const uint64_t machine = ParseMemAvailable(ReadKernelFile("/proc/meminfo"));
   const std::optional<uint64_t> cgroup = CgroupMemoryLeft();
   return cgroup ? std::min(machine, *cgroup) : machine;
 }
@@ -144,8 +151,7 @@ int AvailableCpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
   int cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-  const absl::StatusOr<std::string> cpu_max = ReadFile("/sys/fs/cgroup/cpu.max", 4096);
-  const int quota = cpu_max.ok() ? ParseCpuMax(*cpu_max) : 0;
+  const int quota = ParseCpuMax(ReadKernelFile("/sys/fs/cgroup/cpu.max"));
   if (quota > 0) cpus = std::min(cpus, quota);
   return std::max(cpus, 1);
 }

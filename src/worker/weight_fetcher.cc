@@ -87,14 +87,16 @@ absl::Status WeightFetcher::Stream(const TensorSpec& spec, uint64_t& next) {
   }
   const auto reader = stub_.FetchTensor(&context, request);
   const absl::Status read = ReadChunks(*reader, spec, next);
-  context.TryCancel();  // no effect on a call that has ended
+  // Otherwise the call has ended by itself, and its status says why.
+  const bool end_it = !read.ok() || next == spec.chunk_count();
+  if (end_it) context.TryCancel();
   const absl::Status call = FromGrpc(reader->Finish());
   {
     absl::MutexLock lock(&mu_);
     calls_.erase(&context);
     RETURN_IF_ERROR(ended_);
   }
-  if (!read.ok() || next == spec.chunk_count()) return read;
+  if (end_it) return read;
   if (!call.ok()) return call;
   return absl::UnavailableError("the coordinator ended the stream early");
 }
