@@ -114,15 +114,15 @@ test('characters that tokens cut arrive whole', async () => {
   assert.ok(!chunks.some((chunk) => chunk.choices[0]?.delta.content?.includes('\ufffd')));
 });
 
-test('several turns and a system message are understood', async () => {
+test('several turns are understood, and contents in parts', async () => {
   const reply = await chat({
     messages: [
-      { role: 'user', content: 'My name is Mia.' },
-      { role: 'assistant', content: 'Hello Mia.' },
-      { role: 'user', content: [{ type: 'text', text: 'What is my name?' }] },
+      { role: 'user', content: 'My lucky number is 68.' },
+      { role: 'assistant', content: 'I will remember that your lucky number is 68.' },
+      { role: 'user', content: [{ type: 'text', text: 'What is my lucky number?' }] },
     ],
   });
-  assert.equal(reply.choices[0].message.content, 'Your name is Mia.');
+  assert.equal(reply.choices[0].message.content, 'Your lucky number is 68.');
 });
 
 test('completions take a string, token ids and several prompts', async () => {
@@ -169,14 +169,15 @@ test('chat gives log-probabilities', async () => {
 test('completions give log-probabilities, of the prompt too with echo', async () => {
   const { choices: [choice] } = await complete({ logprobs: 2, echo: true });
   const { tokens, token_logprobs, top_logprobs, text_offset } = choice.logprobs;
-  assert.equal(tokens.join(''), choice.text);
+  assert.equal(tokens[0], '<s>'); // special tokens are in the list, but not in the text
+  assert.equal(tokens.slice(1).join(''), choice.text);
   for (const list of [token_logprobs, top_logprobs, text_offset]) {
     assert.equal(list.length, tokens.length);
   }
   assert.equal(token_logprobs[0], null);
   assert.ok(token_logprobs.slice(1).every((logprob) => logprob <= 0));
-  text_offset.forEach((offset, i) =>
-    assert.ok(choice.text.slice(offset).startsWith(tokens[i]), `${offset} ${tokens[i]}`));
+  text_offset.slice(1).forEach((offset, i) =>
+    assert.ok(choice.text.slice(offset).startsWith(tokens[i + 1]), `${offset} ${tokens[i + 1]}`));
   assert.ok(Object.keys(top_logprobs.at(-1)).length >= 2);
 });
 
