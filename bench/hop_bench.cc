@@ -111,7 +111,7 @@ void RunOne(const char* name, const MakeLink& make, size_t frame_bytes, size_t r
   Report(name, PingPong(*link, frame_bytes, round_trips));
   std::fflush(stdout);
   CHECK(waitpid(echo, nullptr, 0) == echo);
-  _exit(0);
+  _exit(0);  // each way of carrying hops has its processes to itself
 }
 
 int Main(int argc, char** argv) {
