@@ -21,6 +21,26 @@ double RelativeError(double value, double expected) {
   return std::abs(value - expected) / std::abs(expected);
 }
 
+TEST(PortableMath, PowOfRopeBasesIsNearlyExact) {
+  for (double base : {10000.0, 500000.0, 1e6, 2.5}) {
+    for (int i = 0; i < 128; ++i) {
+      const long double want = std::pow(static_cast<long double>(base), -2.0L * i / 256);
+      EXPECT_NEAR(static_cast<double>(PortablePow(base, -2.0 * i / 256) / want), 1.0, 1e-14);
+    }
+  }
+}
+
+TEST(PortableMath, SinAndCosRoundToTheRightFloat) {
+  Random random(2);
+  for (int i = 0; i < 200000; ++i) {
+    const double angle = random.Uniform() * (i % 2 == 0 ? 10.0 : 1e6);
+    double sin, cos;
+    PortableSinCos(angle, &sin, &cos);
+    EXPECT_NEAR(sin, static_cast<double>(std::sin(static_cast<long double>(angle))), 3e-16);
+    EXPECT_NEAR(cos, static_cast<double>(std::cos(static_cast<long double>(angle))), 3e-16);
+  }
+}
+
 TEST(PortableMath, ExpIsWithinTwoUnitsInTheLastPlace) {
   Random random(1);
   for (int i = 0; i < 200'000; ++i) {
