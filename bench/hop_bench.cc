@@ -1,7 +1,7 @@
 // What one hop costs: two processes on loopback play ping-pong with TLS, and a hop is half a round
 // trip. Prints percentiles in microseconds for our HopSender and HopReceiver, and for the other
 // gRPC APIs that could have carried them (hop_alternatives.h). Figures and choice:
-// docs/decisions/0002-hop-transport.md.
+// docs/decisions/0008-hop-transport.md.
 //   hop_bench [bytes of a frame] [round trips]
 #include <sys/wait.h>
 #include <unistd.h>

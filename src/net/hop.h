@@ -1,6 +1,6 @@
 // Frames from one node to the next: a long-lived client-streaming call, /efedllm.v1.Stage/Hop,
 // whose messages are opaque bytes here (wire/step_wire.h reads them). How it is built, and what a
-// hop costs: docs/decisions/ and bench/hop_bench.cc.
+// hop costs: docs/decisions/0008-hop-transport.md and bench/hop_bench.cc.
 #ifndef EFEDLLM_NET_HOP_H_
 #define EFEDLLM_NET_HOP_H_
 
