@@ -54,13 +54,14 @@ void PrintWelcome(const Coordinator& coordinator, const CoordinatorOptions& opti
   if (gethostname(name, sizeof name - 1) != 0) std::snprintf(name, sizeof name, "localhost");
   const std::string http = Reachable(options.http, coordinator.http_port(), name);
   const std::string join = Reachable(options.listen, coordinator.listen_port(), name);
-  std::string token = coordinator.join_token();
+  std::string token = absl::StrCat("--token ", coordinator.join_token());
   if (!Environment("JOURNAL_STREAM").empty() && isatty(STDOUT_FILENO) == 0) {
-    token = absl::StrCat("\"$(cat ", options.state_dir, "/join-token)\"");  // stdout is a log, too
+    // Then stdout is a log, too.
+    token = absl::StrCat("--token \"$(cat ", options.state_dir, "/join-token)\"");
   }
-  std::printf("model  %s\nAPI    http://%s/v1\njoin   efedllm-worker --join %s --token %s%s\n",
-              coordinator.model_id().c_str(), http.c_str(), join.c_str(), token.c_str(),
-              options.insecure ? " --insecure" : "");
+  if (options.insecure) token = "--insecure";
+  std::printf("model  %s\nAPI    http://%s/v1\njoin   efedllm-worker --join %s %s\n",
+              coordinator.model_id().c_str(), http.c_str(), join.c_str(), token.c_str());
   std::fflush(stdout);
 }
 

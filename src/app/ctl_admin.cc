@@ -100,7 +100,6 @@ nlohmann::json StatusJson(const v1::StatusReply& status) {
           {"reason", status.reason()},
           {"codec", status.codec()},
           {"tokens_per_second", status.tokens_per_second()},
-          {"prompt_tokens_per_second", status.prompt_tokens_per_second()},
           {"requests_running", status.requests_running()},
           {"requests_queued", status.requests_queued()},
           {"kv_tokens_used", status.kv_tokens_used()},

@@ -1,7 +1,11 @@
 #include "integration/cluster_world.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -37,6 +41,7 @@ ClusterWorld::ClusterWorld(const std::string& model, size_t min_workers,
 ClusterWorld::~ClusterWorld() {
   for (auto& worker : workers_) worker->Stop();
   workers_.clear();
+  while (!processes_.empty()) Kill(processes_.back(), SIGKILL);
   coordinator_.reset();
   std::filesystem::remove_all(dir_);
 }
@@ -63,6 +68,43 @@ Worker& ClusterWorld::Join(const WorkerTweak& tweak) {
   workers_.push_back(*std::move(worker));
   workers_.back()->Start();
   return *workers_.back();
+}
+
+pid_t ClusterWorld::Spawn() {
+  const std::string binary =
+      std::filesystem::read_symlink("/proc/self/exe").parent_path() / "efedllm-worker";
+  const std::string name = absl::StrCat("worker-", next_worker_++);
+  std::vector<std::string> words = {binary,
+                                    "--join",
+                                    join_address(),
+                                    "--token",
+                                    coordinator_->join_token(),
+                                    "--state-dir",
+                                    absl::StrCat(dir_, "/", name),
+                                    "--name",
+                                    name,
+                                    "--listen",
+                                    "127.0.0.1:0",
+                                    "--memory",
+                                    "1GiB",
+                                    "--threads",
+                                    "1",
+                                    "--log-level",
+                                    "off"};
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  pid_t pid = 0;
+  EXPECT_EQ(posix_spawn(&pid, binary.c_str(), nullptr, nullptr, arguments.data(), environ), 0);
+  processes_.push_back(pid);
+  return pid;
+}
+
+void ClusterWorld::Kill(pid_t worker, int signal) {
+  ::kill(worker, signal);
+  if (signal == SIGSTOP || signal == SIGCONT) return;
+  waitpid(worker, nullptr, 0);
+  std::erase(processes_, worker);
 }
 
 void ClusterWorld::Leave(size_t i) {

@@ -2,6 +2,8 @@
 #ifndef EFEDLLM_TESTS_INTEGRATION_CLUSTER_WORLD_H_
 #define EFEDLLM_TESTS_INTEGRATION_CLUSTER_WORLD_H_
 
+#include <sys/types.h>
+
 #include <functional>
 #include <memory>
 #include <string>
@@ -41,6 +43,9 @@ class ClusterWorld {
 
   // A worker of its own state folder, started. All workers measure the same.
   Worker& Join(const WorkerTweak& tweak = nullptr);
+  // The same as a process of its own, which can be killed; its pid.
+  pid_t Spawn();
+  void Kill(pid_t worker, int signal);
   // The i-th worker leaves in good order.
   void Leave(size_t i);
   void StopCoordinator() { coordinator_.reset(); }
@@ -66,6 +71,7 @@ class ClusterWorld {
   CoordinatorOptions options_;
   std::unique_ptr<Coordinator> coordinator_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<pid_t> processes_;
   int next_worker_ = 0;
 };
 
