@@ -21,7 +21,7 @@ TEST(StatusWire, MakesAPeersMessagePrintableAndBounded) {
 }
 
 TEST(StatusWire, AnUnknownCodeIsUnknown) {
-  EXPECT_EQ(FromGrpc(grpc::Status(static_cast<grpc::StatusCode>(99), "")).code(),
+  EXPECT_EQ(FromGrpc(grpc::Status(static_cast<grpc::StatusCode>(20), "")).code(),
             absl::StatusCode::kUnknown);
 }
 
