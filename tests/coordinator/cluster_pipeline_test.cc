@@ -1,0 +1,217 @@
+// An epoch over one "worker" that this test plays, with real hops over loopback.
+#include "coordinator/cluster_pipeline.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/server_builder.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "net/credentials.h"
+#include "wire/step_wire.h"
+
+namespace efedllm {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr size_t kWidth = 8;
+constexpr NodeId kWorker{42};
+constexpr Epoch kEpoch{7};
+
+StepLimits Limits() {
+  StepLimits limits;
+  limits.max_position = 1024;
+  return limits;
+}
+
+// A node's end of its hops.
+struct Endpoint {
+  explicit Endpoint(NodeId self)
+      : transport(Transport::Insecure(self)),
+        receiver(transport, MaxStepFrameBytes(Limits(), kWidth)) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", transport.server_credentials(), &port);
+    receiver.Register(builder);
+    server = builder.BuildAndStart();
+  }
+  ~Endpoint() {
+    receiver.Shutdown();
+    server->Shutdown();
+  }
+  std::string address() const { return absl::StrCat("127.0.0.1:", port); }
+
+  Transport transport;
+  HopReceiver receiver;
+  int port = 0;
+  std::unique_ptr<grpc::Server> server;
+};
+
+class ClusterPipelineTest : public testing::Test {
+ protected:
+  using Answer = std::function<std::optional<grpc::ByteBuffer>(const StepFrame&)>;
+
+  void SetUp() override {
+    coordinator_.receiver.SetUpstream(kWorker);
+    worker_.receiver.SetUpstream(kCoordinatorNode);
+    Open(kEpoch);
+  }
+  void TearDown() override {
+    stop_ = true;
+    if (thread_.joinable()) thread_.join();
+    pipeline_.reset();
+  }
+
+  void Open(Epoch epoch) {
+    ClusterPipelineOptions options;
+    options.capacity.epoch = epoch;
+    options.capacity.stages = 2;
+    options.capacity.limits = Limits();
+    options.d_model = kWidth;
+    options.last_node = kWorker;
+    options.estimate = [](size_t) { return absl::ZeroDuration(); };
+    options.least_deadline = absl::Milliseconds(500);
+    options.on_end = [this](const absl::Status&) { ++ends_; };
+    pipeline_ = std::make_unique<ClusterPipeline>(
+        options, HopSender::Open(coordinator_.transport, worker_.address(), kWorker), inbox_);
+  }
+
+  // The worker answers each frame like this; nullopt: not at all.
+  void Play(Answer answer) {
+    thread_ = std::thread([this, answer = std::move(answer)] {
+      const auto sender =
+          HopSender::Open(worker_.transport, coordinator_.address(), kCoordinatorNode);
+      StepFrame frame;
+      while (!stop_) {
+        const auto hop = worker_.receiver.Next(absl::Milliseconds(10));
+        if (!hop || !StepFromWire(hop->bytes, Limits(), kWidth, frame).ok()) continue;
+        const std::optional<grpc::ByteBuffer> reply = answer(frame);
+        if (reply) sender->Send(*reply, absl::Seconds(5)).IgnoreError();
+      }
+    });
+  }
+  static std::optional<grpc::ByteBuffer> Negate(const StepFrame& frame) {
+    Matrix out = frame.hidden;
+    for (float& value : out.ref().span()) value = -value;
+    return StepToWire(frame.step, out.ref(), CodecId::kF32);
+  }
+
+  absl::Status Submit(uint64_t id, float value, Epoch epoch = kEpoch) {
+    Step step;
+    step.epoch = epoch;
+    step.id = StepId{id};
+    step.spans.push_back({SequenceId{1}, static_cast<uint32_t>(id), 1});
+    Matrix hidden(1, kWidth);
+    hidden.row(0)[0] = value;
+    return pipeline_->Submit(std::move(step), std::move(hidden));
+  }
+  StepResult Next() {
+    std::optional<StepResult> result = pipeline_->NextResult(absl::Seconds(20));
+    EXPECT_TRUE(result.has_value());
+    return result.has_value() ? *std::move(result) : StepResult();
+  }
+  void ExpectLost(const std::string& why) {
+    const StepResult result = Next();
+    EXPECT_TRUE(absl::IsUnavailable(result.status)) << result.status;
+    EXPECT_THAT(std::string(result.status.message()), HasSubstr(why));
+    EXPECT_TRUE(absl::IsUnavailable(pipeline_->Capacity().status()));
+    EXPECT_EQ(ends_, 1);
+  }
+
+  Endpoint coordinator_{kCoordinatorNode}, worker_{kWorker};
+  HopInbox inbox_{coordinator_.receiver, {}};
+  std::atomic<int> ends_ = 0;
+  std::unique_ptr<ClusterPipeline> pipeline_;
+  std::atomic<bool> stop_ = false;
+  std::thread thread_;
+};
+
+TEST_F(ClusterPipelineTest, GivesResultsInTheOrderOfTheSteps) {
+  Play(Negate);
+  EXPECT_TRUE(pipeline_->Probe(absl::Seconds(20)).ok());
+  for (uint64_t i = 0; i < 5; ++i) EXPECT_TRUE(Submit(100 + i, static_cast<float>(i)).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(Submit(105, 0)));
+  for (uint64_t i = 0; i < 5; ++i) {
+    const StepResult result = Next();
+    EXPECT_EQ(result.id.v, 100 + i);
+    ASSERT_EQ(result.hidden.rows(), 1u);
+    EXPECT_EQ(result.hidden.ref().row(0)[0], -static_cast<float>(i));
+  }
+  EXPECT_FALSE(pipeline_->NextResult(absl::Milliseconds(1)).has_value());
+  EXPECT_TRUE(absl::IsAborted(Submit(1, 0, Epoch{8})));
+}
+
+TEST_F(ClusterPipelineTest, PassesOnWhyAStageCouldNotRunAStepAndLivesOn) {
+  Play([](const StepFrame& frame) -> std::optional<grpc::ByteBuffer> {
+    if (frame.hidden.ref().row(0)[0] == 0) return Negate(frame);
+    return StepFailureToWire(frame.step, kWorker, absl::ResourceExhaustedError("no KV page left"));
+  });
+  ASSERT_TRUE(Submit(1, 1).ok());
+  ASSERT_TRUE(Submit(2, 0).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(Next().status));
+  EXPECT_TRUE(Next().status.ok());
+  EXPECT_EQ(ends_, 0);
+}
+
+TEST_F(ClusterPipelineTest, EndsWhenAResultIsMalformed) {
+  Play([](const StepFrame&) {
+    const grpc::Slice nonsense("\xff\xff nonsense");
+    return grpc::ByteBuffer(&nonsense, 1);
+  });
+  ASSERT_TRUE(Submit(1, 1).ok());
+  ExpectLost("malformed");
+}
+
+TEST_F(ClusterPipelineTest, EndsWhenAResultIsOfAnotherStep) {
+  Play([](const StepFrame& frame) {
+    StepFrame other = frame;
+    other.step.spans[0].first_position += 1;
+    return Negate(other);
+  });
+  ASSERT_TRUE(Submit(1, 1).ok());
+  ASSERT_TRUE(Submit(2, 1).ok());
+  ExpectLost("nobody waits for");
+  EXPECT_TRUE(absl::IsUnavailable(Next().status)) << "each accepted step has one result";
+  EXPECT_TRUE(absl::IsAborted(Submit(3, 1)));
+}
+
+TEST_F(ClusterPipelineTest, IgnoresFramesOfAnEpochThatIsOver) {
+  Play([](const StepFrame& frame) {
+    StepFrame old = frame;
+    old.step.epoch = Epoch{6};
+    return Negate(old);
+  });
+  ASSERT_TRUE(Submit(1, 1).ok());
+  ExpectLost("far longer");
+}
+
+TEST_F(ClusterPipelineTest, EndsWhenAStepTakesTooLong) {
+  Play([](const StepFrame&) { return std::nullopt; });
+  ASSERT_TRUE(Submit(1, 1).ok());
+  ExpectLost("far longer");
+}
+
+TEST_F(ClusterPipelineTest, EndsWhenTheFirstStageIsGone) {
+  pipeline_.reset();
+  worker_.receiver.Shutdown();
+  worker_.server->Shutdown();
+  Open(kEpoch);
+  for (uint64_t i = 0; i < 5 && Submit(i, 1).ok(); ++i) absl::SleepFor(absl::Milliseconds(20));
+  EXPECT_TRUE(absl::IsUnavailable(Next().status));
+  EXPECT_EQ(ends_, 1);
+}
+
+TEST_F(ClusterPipelineTest, EndWakesAThreadThatWaits) {
+  Play([](const StepFrame&) { return std::nullopt; });
+  ASSERT_TRUE(Submit(1, 1).ok());
+  std::thread ender([this] { pipeline_->End(absl::UnavailableError("a worker was lost")); });
+  ExpectLost("a worker was lost");
+  ender.join();
+  pipeline_->End(absl::UnavailableError("again"));
+  EXPECT_EQ(ends_, 1);
+}
+
+}  // namespace
+}  // namespace efedllm
