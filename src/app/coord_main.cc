@@ -1,4 +1,5 @@
 // efedllm-coord: serves one model over the workers that join.
+#include <google/protobuf/stubs/logging.h>
 #include <sys/types.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -131,8 +132,10 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
     return kUsageError;
   }
-  // gRPC's own log tells of errors that we report ourselves.
+  // What gRPC and protobuf log by themselves are errors that we report, or what a peer sent to fill
+  // our log.
   setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+  google::protobuf::SetLogHandler(nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
   sigemptyset(&signals);

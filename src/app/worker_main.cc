@@ -1,4 +1,5 @@
 // efedllm-worker: lends this machine to a coordinator.
+#include <google/protobuf/stubs/logging.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -104,8 +105,10 @@ int Main(int argc, char** argv) {
   const absl::Status status =
       options.ok() ? InitLogging(options->log_level, options->log_json) : options.status();
   if (!status.ok()) return Fail(status, kUsageError);
-  // gRPC's own log tells of errors that we report ourselves.
+  // What gRPC and protobuf log by themselves are errors that we report, or what a peer sent to fill
+  // our log.
   setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+  google::protobuf::SetLogHandler(nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
   sigemptyset(&signals);
