@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "net/address.h"
+
 namespace efedllm {
 namespace {
 
@@ -146,8 +148,13 @@ std::vector<Candidate> Membership::Candidates(absl::Time now) const {
       candidates.push_back({node, member.joined});
     }
   }
+  // Workers on the coordinator's own machine that joined over loopback come first: only the
+  // coordinator and each other can dial them there, and in this order nobody else has to.
+  const auto rank = [this](const Candidate& candidate) {
+    return std::pair(!IsLoopback(members_.at(candidate.node).hello.hop_address), candidate.joined);
+  };
   std::stable_sort(candidates.begin(), candidates.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.joined < b.joined; });
+                   [&](const Candidate& a, const Candidate& b) { return rank(a) < rank(b); });
   return candidates;
 }
 

@@ -86,7 +86,8 @@ class Membership {
   std::vector<NodeId> Silent(absl::Time now) const;
   // Members whose stage comes up without any progress for too long.
   std::vector<NodeId> Stalled(absl::Time now) const;
-  // Those that may be planned for, in the order in which they joined.
+  // Those that may be planned for: in the order in which they joined, and in which each can reach
+  // the next.
   std::vector<Candidate> Candidates(absl::Time now) const;
   std::vector<PlannerNode> PlannerNodes(const std::vector<Candidate>& candidates) const;
 

@@ -47,7 +47,7 @@ struct Candidate {
 
 struct MembershipView {
   absl::Time now;
-  std::vector<Candidate> candidates;  // in the order in which they joined
+  std::vector<Candidate> candidates;  // in the order of the chain
   PlanState plan = PlanState::kNone;
   std::vector<NodeId> considered;  // candidates of the last plan
   absl::Time broken_since = absl::InfinitePast();

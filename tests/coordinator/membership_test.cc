@@ -104,6 +104,20 @@ TEST_F(MembershipTest, PlansInTheOrderOfJoining) {
   EXPECT_EQ(membership_.Candidates(now_).size(), 1u);
 }
 
+TEST_F(MembershipTest, PutsWorkersThatOnlyThisMachineCanDialFirst) {
+  const auto join = [&](uint64_t node, const std::string& address) {
+    Join(node).hello.hop_address = address;
+    now_ += absl::Seconds(1);
+  };
+  join(1, "10.0.0.1:7071");
+  join(2, "127.0.0.1:7071");
+  join(3, "10.0.0.3:7071");
+  join(4, "[::1]:7072");
+  std::vector<uint64_t> order;
+  for (const Candidate& candidate : membership_.Candidates(now_)) order.push_back(candidate.node.v);
+  EXPECT_EQ(order, (std::vector<uint64_t>{2, 4, 1, 3}));
+}
+
 TEST_F(MembershipTest, CountsWorkOverEpochsFromCountersThatBeginAnew) {
   Member& member = Join(1);
   membership_.SetStage(member, {0, 4}, now_);

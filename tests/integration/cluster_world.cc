@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <spawn.h>
+#include <spdlog/spdlog.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@ namespace efedllm {
 
 ClusterWorld::ClusterWorld(const std::string& model, size_t min_workers,
                            const CoordinatorTweak& tweak) {
+  spdlog::set_level(spdlog::level::warn);
   std::string pattern = testing::TempDir() + "/efedllm-world-XXXXXX";
   EXPECT_NE(mkdtemp(pattern.data()), nullptr);
   dir_ = pattern;
