@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "common/status_macros.h"
 #include "layers/compute.h"
@@ -45,13 +46,19 @@ absl::StatusOr<Evaluation> Evaluate(const EvalFlags& flags) {
   ASSIGN_OR_RETURN(const std::unique_ptr<LocalModel> model,
                    LocalModel::Create(file, options, compute));
   Evaluation evaluation;
+  bool finite = true;
   RETURN_IF_ERROR(
       model->Evaluate(flags.tokens, flags.chunk, [&](size_t, absl::Span<const float> logits) {
+        for (const float logit : logits) finite = finite && std::isfinite(logit);
         evaluation.argmax.push_back(ArgMax(logits));
         if (evaluation.argmax.size() == flags.tokens.size()) {
           evaluation.last_logits.assign(logits.begin(), logits.end());
         }
       }));
+  if (!finite) {
+    return absl::DataLossError(absl::StrCat(
+        flags.model, ": the logits are not finite: the weights are damaged, download them again"));
+  }
   return evaluation;
 }
 

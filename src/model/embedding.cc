@@ -1,5 +1,7 @@
 #include "model/embedding.h"
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -33,6 +35,12 @@ absl::Status Embedding::Lookup(absl::Span<const int32_t> tokens, MatrixRef out) 
   for (size_t i = 0; i < tokens.size(); ++i) {
     const uint8_t* row = bytes_.data() + static_cast<uint64_t>(tokens[i]) * row_bytes;
     DequantizeRow(dtype_, row, cols_, out.row(i));
+    if (std::all_of(out.row(i), out.row(i) + cols_, [](float x) { return std::isfinite(x); })) {
+      continue;
+    }
+    return absl::DataLossError(absl::StrCat("the embedding of token ", tokens[i],
+                                            " is not finite: token_embd.weight is damaged, "
+                                            "download the model again"));
   }
   return absl::OkStatus();
 }

@@ -27,6 +27,7 @@ class Embedding {
   static absl::StatusOr<Embedding> Create(const ModelConfig& config, const GgufFile& file);
 
   // out: [tokens.size(), d_model]. InvalidArgument: a token outside of the vocabulary.
+  // DataLoss: a row that is not finite.
   absl::Status Lookup(absl::Span<const int32_t> tokens, MatrixRef out) const;
 
  private:

@@ -68,6 +68,18 @@ absl::Status WrongShape(const Expected& expected, absl::string_view found) {
                                                  ShapeText(expected), " and is ", found));
 }
 
+// A norm is small enough to look at each value; damaged matrices show in the first forward pass.
+absl::Status CheckFinite(const GgufFile& file, const Expected& vector) {
+  std::vector<float> values(vector.cols);
+  std::memcpy(values.data(), file.FindTensor(vector.name)->bytes.data(), vector.cols * 4);
+  for (const float value : values) {
+    if (std::isfinite(value)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", vector.name, " has the value ", value,
+                                                   ": it is damaged, download the model again"));
+  }
+  return absl::OkStatus();
+}
+
 // The tensor as the file has it, checked.
 absl::StatusOr<TensorSpec> SpecOf(const GgufFile& file, const Expected& expected) {
   const GgufTensor* tensor = file.FindTensor(expected.name);
@@ -135,8 +147,12 @@ absl::Status CheckModelTensors(const ModelConfig& config, const GgufFile& file) 
   }
   absl::flat_hash_set<std::string> known = {"token_embd.weight", "output.weight",
                                             "output_norm.weight", std::string(kRopeFreqsTensor)};
+  RETURN_IF_ERROR(CheckFinite(file, ExpectedHeadNorm(config)));
   for (uint32_t layer = 0; layer < config.layers; ++layer) {
-    for (Expected& expected : ExpectedLayer(config, layer)) known.insert(std::move(expected.name));
+    for (Expected& expected : ExpectedLayer(config, layer)) {
+      if (expected.rows == 0) RETURN_IF_ERROR(CheckFinite(file, expected));
+      known.insert(std::move(expected.name));
+    }
   }
   for (const GgufTensor& tensor : file.tensors()) {
     if (known.contains(std::string(tensor.name))) continue;

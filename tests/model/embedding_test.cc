@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <limits>
 
 #include "model/bits.h"
 #include "model/gguf_builder.h"
@@ -50,6 +51,22 @@ TEST(Embedding, RefusesTokensOutsideOfTheVocabulary) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(status.message()), HasSubstr("vocabulary [0, 20)"));
   }
+}
+
+TEST(Embedding, NamesATokenWhoseRowIsDamaged) {
+  std::string bytes = TinyLlama().Build();
+  const auto config = ModelConfigFromGguf(*GgufFile::Parse(BytesOf(bytes)));
+  const uint8_t* table =
+      GgufFile::Parse(BytesOf(bytes))->FindTensor("token_embd.weight")->bytes.data();
+  const float infinity = std::numeric_limits<float>::infinity();
+  std::memcpy(bytes.data() + (table - BytesOf(bytes).data()) + 7 * 128 + 4, &infinity, 4);
+  const GgufFile file = *GgufFile::Parse(BytesOf(bytes));
+  const Embedding embedding = *Embedding::Create(*config, file);
+  Matrix out(1, 32);
+  EXPECT_TRUE(embedding.Lookup({6}, out.ref()).ok());
+  const absl::Status status = embedding.Lookup({7}, out.ref());
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("token 7"));
 }
 
 TEST(OutputHead, TheCacheGivesTheSameLogitsForTiedAndOwnHeads) {

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <limits>
 #include <thread>
 
 #include "model/gguf_builder.h"
@@ -48,6 +50,18 @@ TEST(Weights, ListsAStagesTensorsInOrderOfUse) {
   EXPECT_EQ((*specs)[0].cols, 4u);
   EXPECT_EQ((*specs)[3].rows, 16u);
   EXPECT_EQ((*specs)[3].cols, 32u);
+}
+
+TEST(Weights, NamesANormThatIsDamaged) {
+  for (const char* name : {"blk.1.ffn_norm.weight", "output_norm.weight"}) {
+    std::string bytes = TinyLlama().Build();
+    const uint8_t* norm = GgufFile::Parse(BytesOf(bytes))->FindTensor(name)->bytes.data();
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    std::memcpy(bytes.data() + (norm - BytesOf(bytes).data()) + 8, &nan, sizeof(nan));
+    const auto config = ModelConfigFromGguf(*GgufFile::Parse(BytesOf(bytes)));
+    EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(config.status().message()), HasSubstr(name));
+  }
 }
 
 TEST(Weights, RefusesLayersThatTheModelHasNot) {
