@@ -122,6 +122,12 @@ absl::StatusOr<CertificatePtr> Issue(absl::string_view ca_key_pem, absl::string_
   return certificate;
 }
 
+absl::Status Damaged(const std::string& path, const std::string& other, const absl::Status& why) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      path, " is damaged (", why.message(), "): restore it from a backup, or remove it and ", other,
+      " for a new CA (all workers must then join again)"));
+}
+
 }  // namespace
 
 std::string NewNodeKey() { return openssl::ToPem(NewKey().get()); }
@@ -185,27 +191,30 @@ absl::StatusOr<std::unique_ptr<CertificateAuthority>> CertificateAuthority::Open
                      certificate_path, " for a new CA (all workers must then join again)"));
   }
   if (!key_pem.ok()) return key_pem.status();
-  ASSIGN_OR_RETURN(const KeyPtr key, openssl::ParseKey(*key_pem));
+  const absl::StatusOr<KeyPtr> key = openssl::ParseKey(*key_pem);
+  if (!key.ok()) return Damaged(key_path, certificate_path, key.status());
   if (absl::IsNotFound(certificate_pem.status())) {  // first start, or one cut short after the key
-    certificate_pem = openssl::ToPem(NewCaCertificate(key.get(), now).get());
+    certificate_pem = openssl::ToPem(NewCaCertificate(key->get(), now).get());
     RETURN_IF_ERROR(WriteFileAtomically(certificate_path, *certificate_pem, 0644));
   }
   if (!certificate_pem.ok()) return certificate_pem.status();
-  ASSIGN_OR_RETURN(const CertificatePtr ca, openssl::ParseCertificatePem(*certificate_pem));
-  if (X509_check_private_key(ca.get(), key.get()) != 1) {
+  const absl::StatusOr<CertificatePtr> parsed = openssl::ParseCertificatePem(*certificate_pem);
+  if (!parsed.ok()) return Damaged(certificate_path, key_path, parsed.status());
+  X509* ca = parsed->get();
+  if (X509_check_private_key(ca, key->get()) != 1) {
     openssl::TakeError();
     return absl::FailedPreconditionError(absl::StrCat(key_path, " and ", certificate_path,
                                                       " do not belong together: restore both from "
                                                       "a backup, or remove both for a new CA"));
   }
-  if (NotAfter(ca.get()) <= now) {
+  if (NotAfter(ca) <= now) {
     return absl::FailedPreconditionError(
         absl::StrCat(certificate_path, " has expired: check the clock, or remove it and ", key_path,
                      " for a new CA (all workers must then join again)"));
   }
   auto authority = std::unique_ptr<CertificateAuthority>(new CertificateAuthority);
   authority->key_pem_ = *std::move(key_pem);
-  authority->certificate_pem_ = openssl::ToPem(ca.get());
+  authority->certificate_pem_ = openssl::ToPem(ca);
   return authority;
 }
 

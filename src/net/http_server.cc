@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -11,6 +12,7 @@
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -46,6 +48,15 @@ HttpRequest ToRequest(const httplib::Request& from) {
   request.headers.assign(from.headers.begin(), from.headers.end());
   request.query.assign(from.params.begin(), from.params.end());
   return request;
+}
+
+bool HasOneLength(const httplib::Request& request) {
+  const size_t lengths = request.get_header_value_count("Content-Length");
+  if (lengths + request.get_header_value_count("Transfer-Encoding") > 1) return false;
+  const std::string length = request.get_header_value("Content-Length");
+  return lengths == 0 || (!length.empty() && std::all_of(length.begin(), length.end(), [](char c) {
+           return absl::ascii_isdigit(static_cast<unsigned char>(c));
+         }));
 }
 
 void SetHead(const HttpReply& reply, httplib::Response& to) {
@@ -138,7 +149,10 @@ struct HttpServer::Impl final : httplib::Server {
     bool refuse = false;      // over max_connections
     bool replied = false;     // the handler did; what httplib adds is not an error of its own
     bool must_close = false;  // the request was not read to its end
-    bool busy = false;        // guarded by Impl::mu: between a request's first byte and its reply
+    // Guarded by Impl::mu.
+    bool busy = false;  // between a request's first byte and its reply
+    bool cut = false;   // it ended to make room
+    absl::Time idle_since = absl::Now();
     absl::string_view why = "";  // of an error that httplib has no words for
   };
 
@@ -158,6 +172,7 @@ struct HttpServer::Impl final : httplib::Server {
   bool process_and_close_socket(socket_t fd) override;
   void Serve(Session& session);
   bool SetBusy(Session& session, bool busy) ABSL_LOCKS_EXCLUDED(mu);
+  bool HasRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   bool AllIdle() const ABSL_SHARED_LOCKS_REQUIRED(mu);
   void CutIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   HandlerResponse Refuse(int status, absl::string_view why, httplib::Response& response);
@@ -225,7 +240,7 @@ bool HttpServer::Impl::process_and_close_socket(socket_t fd) {
   Session session{.connection = HttpConnection(fd, options)};
   {
     absl::MutexLock lock(&mu);
-    session.refuse = sessions.size() >= options.max_connections;
+    session.refuse = !HasRoom();
     sessions.insert(&session);
     if (stopping) session.connection.Cut();
   }
@@ -265,7 +280,26 @@ void HttpServer::Impl::Serve(Session& session) {
 bool HttpServer::Impl::SetBusy(Session& session, bool busy) {
   absl::MutexLock lock(&mu);
   session.busy = busy;
+  if (!busy) session.idle_since = absl::Now();
   return !stopping;
+}
+
+// Where all places are taken, the connection that has waited longest for a request makes room: idle
+// clients keep nobody out.
+bool HttpServer::Impl::HasRoom() {
+  size_t open = 0;
+  Session* longest = nullptr;
+  for (Session* session : sessions) {
+    if (session->cut) continue;
+    ++open;
+    if (session->busy) continue;
+    if (longest == nullptr || session->idle_since < longest->idle_since) longest = session;
+  }
+  if (open < options.max_connections) return true;
+  if (longest == nullptr || absl::Now() - longest->idle_since < options.least_idle) return false;
+  longest->cut = true;
+  longest->connection.Cut();
+  return true;
 }
 
 bool HttpServer::Impl::AllIdle() const {
@@ -294,6 +328,10 @@ httplib::Server::HandlerResponse HttpServer::Impl::BeforeBody(const httplib::Req
                                                               httplib::Response& response) {
   if (current()->refuse) return Refuse(503, "too many connections", response);
   if (request.path.size() > kMaxPathBytes) return Refuse(414, "the path is too long", response);
+  if (!HasOneLength(request)) {  // else a proxy and we might see different requests
+    return Refuse(400, "the request must have one length: Content-Length or Transfer-Encoding",
+                  response);
+  }
   if (request.get_header_value<uint64_t>("Content-Length") > options.max_body_bytes) {
     return Refuse(413, "the request's body is too large", response);
   }

@@ -81,6 +81,8 @@ struct HttpServerOptions {
   absl::Duration read_timeout = absl::Seconds(30);   // for a whole request, from its first byte
   absl::Duration write_timeout = absl::Seconds(10);  // for one write
   absl::Duration idle_timeout = absl::Seconds(60);   // of a kept-alive connection
+  absl::Duration least_idle = absl::Seconds(1);  // where all places are taken, the connection that
+                                                 // idles longest, and this long, makes room
 };
 
 // Threads: handlers run concurrently, one thread per open connection.

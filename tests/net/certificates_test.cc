@@ -103,6 +103,13 @@ TEST(CertificateAuthority, DamagedFilesAreNamed) {
   std::filesystem::remove(folder.path() + "/ca.key");
   EXPECT_THAT(CertificateAuthority::OpenOrCreate(folder.path(), absl::Now()).status().ToString(),
               HasSubstr("ca.key is missing"));
+  ASSERT_TRUE(WriteFileAtomically(folder.path() + "/ca.key", "x", 0600).ok());
+  EXPECT_THAT(CertificateAuthority::OpenOrCreate(folder.path(), absl::Now()).status().ToString(),
+              HasSubstr("ca.key is damaged"));
+  ASSERT_TRUE(WriteFileAtomically(folder.path() + "/ca.key", NewNodeKey(), 0600).ok());
+  ASSERT_TRUE(WriteFileAtomically(folder.path() + "/ca.crt", "x", 0644).ok());
+  EXPECT_THAT(CertificateAuthority::OpenOrCreate(folder.path(), absl::Now()).status().ToString(),
+              HasSubstr("ca.crt is damaged"));
 }
 
 TEST(CertificateAuthority, ExpiresAfterTwentyYearsWithAClearMessage) {

@@ -342,6 +342,7 @@ TEST_F(HttpServerTest, ExceptionInAStreamCutsItShort) {
 
 TEST_F(HttpServerTest, ConnectionsOverTheMaximumAreToldSo) {
   options_.max_connections = 2;
+  options_.least_idle = absl::InfiniteDuration();
   ServeEcho();
   const std::string request = "GET /p HTTP/1.1\r\nHost: x\r\n\r\n";
   RawClient first(server_->port()), second(server_->port());
@@ -354,6 +355,29 @@ TEST_F(HttpServerTest, ConnectionsOverTheMaximumAreToldSo) {
   for (int i = 0; i < 100; ++i) crowd.push_back(std::make_unique<RawClient>(server_->port()));
   first.Send(request);
   EXPECT_THAT(first.ReadUntil("GET /p "), HasSubstr("200 OK"));
+}
+
+TEST_F(HttpServerTest, IdleConnectionsMakeRoomForNewOnes) {
+  options_.max_connections = 2;
+  options_.least_idle = absl::ZeroDuration();
+  ServeEcho();
+  const std::string request = "GET /p HTTP/1.1\r\nHost: x\r\n\r\n";
+  std::vector<std::unique_ptr<RawClient>> clients;  // all stay open
+  for (int i = 0; i < 5; ++i) {
+    clients.push_back(std::make_unique<RawClient>(server_->port()));
+    clients.back()->Send(request);
+    EXPECT_THAT(clients.back()->ReadUntil("GET /p "), HasSubstr("200 OK"));
+  }
+}
+
+TEST_F(HttpServerTest, RequestsOfTwoLengthsAreRefused) {
+  ServeEcho();
+  for (const std::string lengths : {"Content-Length: 3\r\nContent-Length: 0\r\n",
+                                    "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+                                    "Content-Length: 3x\r\n", "Content-Length: -3\r\n"}) {
+    EXPECT_THAT(Ask("POST / HTTP/1.1\r\n" + lengths + "\r\nabc"),
+                AllOf(StartsWith("HTTP/1.1 400 "), HasSubstr("one length")));
+  }
 }
 
 TEST_F(HttpServerTest, ManyClientsAtOnceAreAllAnswered) {
