@@ -131,6 +131,7 @@ absl::Status Coordinator::Parts::Load() {
   ASSIGN_OR_RETURN(model, ServedModel::Load(options.model, nullptr, head_compute));
   RETURN_IF_ERROR(CheckModelTensors(model->config, model->file));
   limits = LimitsOf(options, model->config);
+  model->context = limits.max_position;
   const std::string digests = options.state_dir + "/digests";
   ASSIGN_OR_RETURN(hasher, TensorHasher::Create(model->file, options.model, digests));
   weights = std::make_unique<WeightServer>(model->file);

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "common/logging.h"
 #include "coordinator/openai_json.h"
 #include "coordinator/openai_reply.h"
 #include "coordinator/openai_request.h"
@@ -157,7 +158,7 @@ ApiResult<std::shared_ptr<Conversation>> OpenAiApi::Impl::Begin(ApiResult<ApiReq
   auto& request = std::get<ApiRequest>(parsed);
   if (request.model.has_value() && !model.Answers(*request.model)) {
     return ApiError{404,
-                    absl::StrCat("The model '", *request.model,
+                    absl::StrCat("The model '", Printable(*request.model),
                                  "' does not exist; this server has '", model.id, "'"),
                     "model", "model_not_found"};
   }
@@ -202,7 +203,7 @@ json OpenAiApi::Impl::ModelJson() const {
           {"object", "model"},
           {"created", created},
           {"owned_by", "efedllm"},
-          {"context_length", model.config.context}};
+          {"context_length", model.context}};
 }
 
 void OpenAiApi::Impl::Models(HttpExchange& exchange) {
@@ -212,8 +213,8 @@ void OpenAiApi::Impl::Models(HttpExchange& exchange) {
 void OpenAiApi::Impl::OneModel(HttpExchange& exchange) {
   const std::string name = exchange.request().path.substr(kModelPrefix.size());
   if (model.Answers(name)) return Reply(exchange, JsonReply(ModelJson()));
-  Refuse(exchange,
-         {404, absl::StrCat("The model '", name, "' does not exist"), "model", "model_not_found"});
+  Refuse(exchange, {404, absl::StrCat("The model '", Printable(name), "' does not exist"), "model",
+                    "model_not_found"});
 }
 
 void OpenAiApi::Impl::Health(HttpExchange& exchange) {

@@ -44,6 +44,9 @@ std::optional<std::string> TooComplex(absl::string_view body) {
       if (c == '"') in_string = false;
       continue;
     }
+    if (c == '\0') {  // which the parser takes for the end
+      return absl::StrCat("the body is not valid JSON: a NUL at byte ", i + 1);
+    }
     if (c == '"') in_string = true;
     if (c == ',' || c == '[' || c == '{') ++values;
     if (c == '[' || c == '{') ++depth;

@@ -33,6 +33,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const std::string
   model->id = IdFromPath(path);
   ASSIGN_OR_RETURN(model->file, GgufFile::Open(path));
   ASSIGN_OR_RETURN(model->config, ModelConfigFromGguf(model->file));
+  model->context = model->config.context;
   ASSIGN_OR_RETURN(model->tokenizer, Tokenizer::Create(model->file));
   model->chat_template = FindChatTemplate(model->file);
   if (!model->chat_template.ok()) {

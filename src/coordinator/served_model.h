@@ -2,6 +2,7 @@
 #ifndef EFEDLLM_COORDINATOR_SERVED_MODEL_H_
 #define EFEDLLM_COORDINATOR_SERVED_MODEL_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -32,6 +33,8 @@ struct ServedModel {
   // beginning of the id up to a '-' ("seedling" for "seedling-q8_0").
   bool Answers(absl::string_view name) const;
 
+  uint32_t context =
+      0;           // tokens that a sequence may have: config.context, or what the operator set
   std::string id;  // the file's name without folder and ".gguf"
   GgufFile file;
   ModelConfig config;

@@ -186,6 +186,8 @@ TEST_F(OpenAiApiTest, ErrorsAreInOpenAisForm) {
   EXPECT_TRUE(error["code"].is_null());
   EXPECT_EQ(Complete({{"prompt", "x"}, {"model", "gpt-4"}}, 404)["error"]["code"],
             "model_not_found");
+  EXPECT_LT(Complete({{"prompt", "x"}, {"model", std::string(1 << 20, 'm')}}, 404).dump().size(),
+            500u);
   EXPECT_EQ(Complete({{"prompt", "x"}, {"max_tokens", 5000}}, 400)["error"]["code"],
             "context_length_exceeded");
   FakeExchange exchange("POST", "/v1/completions", "{\"prompt\": \"\xc3\"}");

@@ -174,6 +174,8 @@ TEST(OpenAiRequest, SaysWhereTheJsonIsBroken) {
   EXPECT_THAT(message("{\"prompt\": \"\xff\xfe\"}"), HasSubstr("UTF-8"));
   EXPECT_THAT(message("{\"prompt\": \"\\ud800\"}"), HasSubstr("not valid JSON"));
   EXPECT_THAT(message("{\"prompt\": \"x\", \"seed\": 1e999}"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(message(absl::string_view("{\"prompt\": \"x\"}\0{", 17)),
+              HasSubstr("a NUL at byte 16"));
   EXPECT_THAT(message("[1]"), HasSubstr("must be a JSON object"));
   EXPECT_THAT(message(std::string(1 << 20, '[')), HasSubstr("nested deeper"));
   std::string objects;
