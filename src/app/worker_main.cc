@@ -98,6 +98,10 @@ int Main(int argc, char** argv) {
   AddWorkerFlags(app, flags);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::ConfigError& error) {
+    std::fprintf(stderr, "error: --config: %s; config/worker.toml shows all options\n",
+                 error.what());
+    return kUsageError;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsageError;
   }

@@ -26,6 +26,8 @@ constexpr char kFooter[] =
     "starting\n"
     "again does not help.";
 
+constexpr uint64_t kMostMemoryBytes = uint64_t{1} << 48;  // what the coordinator takes for true
+
 absl::Status Named(absl::string_view flag, const absl::Status& status) {
   if (status.ok()) return status;
   return absl::Status(status.code(), absl::StrCat(flag, ": ", status.message()));
@@ -133,6 +135,11 @@ absl::StatusOr<CheckedWorkerOptions> CheckWorkerFlags(const WorkerFlags& flags,
   worker.threads = flags.threads != 0 ? static_cast<int>(flags.threads) : machine.available_cpus;
   const absl::StatusOr<uint64_t> memory = ParseBytes(flags.memory);
   RETURN_IF_ERROR(Named("--memory", memory.status()));
+  if (*memory > kMostMemoryBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("--memory is ", FormatBytes(*memory),
+                                                   "; a node can use ",
+                                                   FormatBytes(kMostMemoryBytes), " at most"));
+  }
   worker.memory_bytes = *memory;
   ASSIGN_OR_RETURN(worker.name, NodeNameForPeople(flags.name, machine));
   ASSIGN_OR_RETURN(worker.state_dir, StateDir(flags.state_dir, machine));

@@ -8,6 +8,10 @@
 namespace efedllm {
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(const GgufFile& file) {
+  if (file.FindValue("tokenizer.ggml.model") == nullptr) {
+    return absl::InvalidArgumentError(
+        "the GGUF has no tokenizer (metadata key tokenizer.ggml.model): convert the model anew");
+  }
   ASSIGN_OR_RETURN(const absl::string_view model, file.GetString("tokenizer.ggml.model"));
   if (model == "llama") return SpmTokenizer::Create(file);
   return absl::UnimplementedError(

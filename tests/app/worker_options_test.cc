@@ -96,6 +96,7 @@ TEST(WorkerOptions, WrongValuesNameTheirFlag) {
       {"--threads", [](WorkerFlags& f) { f.threads = 5000; }},
       {"--memory", [](WorkerFlags& f) { f.memory = "much"; }},
       {"--memory", [](WorkerFlags& f) { f.memory = "-1"; }},
+      {"--memory", [](WorkerFlags& f) { f.memory = "257T"; }},
       {"--name", [](WorkerFlags& f) { f.name = "a\nb"; }},
       {"--name", [](WorkerFlags& f) { f.name = std::string(65, 'x'); }},
   };
