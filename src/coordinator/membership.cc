@@ -150,11 +150,9 @@ std::vector<Candidate> Membership::Candidates(absl::Time now) const {
   }
   // Workers on the coordinator's own machine that joined over loopback come first: only the
   // coordinator and each other can dial them there, and in this order nobody else has to.
-  const auto rank = [this](const Candidate& candidate) {
-    return std::pair(!IsLoopback(members_.at(candidate.node).hello.hop_address), candidate.joined);
-  };
-  std::stable_sort(candidates.begin(), candidates.end(),
-                   [&](const Candidate& a, const Candidate& b) { return rank(a) < rank(b); });
+  std::stable_partition(candidates.begin(), candidates.end(), [this](const Candidate& candidate) {
+    return IsLoopback(members_.at(candidate.node).hello.hop_address);
+  });
   return candidates;
 }
 

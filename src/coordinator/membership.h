@@ -86,8 +86,9 @@ class Membership {
   std::vector<NodeId> Silent(absl::Time now) const;
   // Members whose stage comes up without any progress for too long.
   std::vector<NodeId> Stalled(absl::Time now) const;
-  // Those that may be planned for: in the order in which they joined, and in which each can reach
-  // the next.
+  // Those that may be planned for: in an order in which each can reach the next, and which depends
+  // on nothing but who they are. So after a restart the same workers get the same layers, which
+  // they have, however they come back.
   std::vector<Candidate> Candidates(absl::Time now) const;
   std::vector<PlannerNode> PlannerNodes(const std::vector<Candidate>& candidates) const;
 

@@ -88,7 +88,7 @@ TEST_F(MembershipTest, LeavesOutANodeWhoseStageFailedAFewTimes) {
   EXPECT_EQ(membership_.Candidates(now_ + rules_.left_out_for).size(), 1u);
 }
 
-TEST_F(MembershipTest, PlansInTheOrderOfJoining) {
+TEST_F(MembershipTest, PlansInTheSameOrderHoweverTheyJoined) {
   Join(9);
   now_ += absl::Seconds(1);
   Join(3);
@@ -98,7 +98,7 @@ TEST_F(MembershipTest, PlansInTheOrderOfJoining) {
   for (const PlannerNode& node : membership_.PlannerNodes(membership_.Candidates(now_))) {
     order.push_back(node.node.v);
   }
-  EXPECT_EQ(order, (std::vector<uint64_t>{9, 3, 5}));
+  EXPECT_EQ(order, (std::vector<uint64_t>{3, 5, 9}));
   membership_.Find(NodeId{3})->state = MemberState::kDraining;
   membership_.MarkGone(*membership_.Find(NodeId{9}));
   EXPECT_EQ(membership_.Candidates(now_).size(), 1u);
