@@ -38,8 +38,7 @@ std::vector<int32_t> GenerateThrough(ClusterWorld& world, const std::function<vo
   return tokens;
 }
 
-// The worker process that holds the i-th stage. They join one after the other, so that their order
-// is known.
+// The i-th of three worker processes; which stage it holds is decided by its key.
 class Fault : public testing::TestWithParam<int> {
  protected:
   void SetUp() override {
@@ -68,7 +67,7 @@ TEST_P(Fault, AHangingWorkerChangesNoTextAndMayComeBack) {
   EXPECT_EQ(world_.Generate(SeedlingTokens(kPrompt), kTokens).tokens, Expected());
 }
 
-INSTANTIATE_TEST_SUITE_P(EachStage, Fault, testing::Values(0, 1, 2));
+INSTANTIATE_TEST_SUITE_P(EachWorker, Fault, testing::Values(0, 1, 2));
 
 TEST(FaultOfAll, ComputesAloneWhenEveryWorkerDies) {
   ClusterWorld world(kSeedlingPath);
