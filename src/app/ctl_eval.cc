@@ -110,6 +110,8 @@ void AddEvalCommand(CLI::App& root, int& exit_code) {
       ->add_option("--tokens", flags->tokens,
                    "Token ids with commas between them (efedllm-ctl tokenize makes them)")
       ->required()
+      ->check(CLI::Validator(
+          [](std::string& id) { return id.empty() ? "a token id is empty" : ""; }, "", "nonempty"))
       ->delimiter(',');
   command->add_option("--threads", flags->threads, "Threads that compute; 0: only the main one")
       ->capture_default_str();

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/time/clock.h"
 
@@ -48,17 +49,20 @@ void ToText(const sockaddr_storage& address, std::string& ip, int& port) {
 
 }  // namespace
 
-HttpConnection::HttpConnection(int fd, const HttpServerOptions& options)
+HttpConnection::HttpConnection(int fd, const HttpServerOptions& options,
+                               std::atomic<size_t>& large_bytes)
     : fd_(fd),
       options_(options),
       max_request_bytes_(options.max_body_bytes + kMaxLineBytes),
-      buffer_{} {
+      buffer_{},
+      large_bytes_(large_bytes) {
   const int on = 1;
   setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));  // an event is sent when it is there
 }
 
 // A close with unread input resets the connection, and the reset may overtake the reply.
 HttpConnection::~HttpConnection() {
+  EndRequest();
   shutdown(fd_, SHUT_WR);
   const absl::Time deadline = absl::Now() + kLingerTimeout;
   while (absl::Now() < deadline && Await(fd_, POLLIN, deadline) &&
@@ -76,6 +80,19 @@ void HttpConnection::BeginRequest() {
   line_bytes_ = 0;
   request_bytes_ = 0;
   read_timed_out_ = false;
+  no_room_ = false;
+}
+
+void HttpConnection::EndRequest() { large_bytes_ -= std::exchange(large_bytes_taken_, 0); }
+
+bool HttpConnection::TakeLargeBytes() {
+  if (large_bytes_.fetch_add(kFreeBytes) + kFreeBytes > options_.max_large_bytes) {
+    large_bytes_ -= kFreeBytes;
+    no_room_ = true;
+    return false;
+  }
+  large_bytes_taken_ += kFreeBytes;
+  return true;
 }
 
 bool HttpConnection::ClientGone() const {
@@ -116,6 +133,7 @@ ssize_t HttpConnection::read(char* data, size_t size) {
   const size_t taken = std::min(size, buffered_end_ - buffered_begin_);
   request_bytes_ += taken;
   if (request_bytes_ > max_request_bytes_) return -1;
+  if (request_bytes_ > kFreeBytes + large_bytes_taken_ && !TakeLargeBytes()) return -1;
   std::memcpy(data, buffer_.data() + buffered_begin_, taken);
   buffered_begin_ += taken;
   return static_cast<ssize_t>(taken);

@@ -18,13 +18,16 @@ namespace efedllm {
 // Owns the socket. Used by the connection's own thread, but for what says otherwise.
 class HttpConnection final : public httplib::Stream {
  public:
-  HttpConnection(int fd, const HttpServerOptions& options);
+  // large_bytes counts over all connections what options.max_large_bytes bounds.
+  HttpConnection(int fd, const HttpServerOptions& options, std::atomic<size_t>& large_bytes);
   ~HttpConnection() override;  // lets the client read the last reply before the socket closes
 
   // Waits for a request's first byte. False: none came for idle_timeout, or the client is gone.
   bool AwaitRequest();
   // From here on the request's deadline and bounds count.
   void BeginRequest();
+  // Gives back what the request took of large_bytes.
+  void EndRequest();
 
   // True once the client has closed its side, too: who half-closes does not wait for the answer.
   // Thread-safe.
@@ -35,6 +38,7 @@ class HttpConnection final : public httplib::Stream {
   // Why reading failed, for the right status.
   bool header_too_large() const { return line_bytes_ > kMaxLineBytes; }
   bool body_too_large() const { return request_bytes_ > max_request_bytes_; }
+  bool no_room() const { return no_room_; }
   bool read_timed_out() const { return read_timed_out_; }
 
   // httplib::Stream
@@ -50,7 +54,10 @@ class HttpConnection final : public httplib::Stream {
   // Of request line, headers and sizes of chunks, which httplib reads byte by byte.
   static constexpr size_t kMaxLineBytes = 256u << 10;
 
+  static constexpr size_t kFreeBytes = 256u << 10;  // of a request; then kFreeBytes a step
+
   bool Fill(absl::Time deadline);
+  bool TakeLargeBytes();
 
   const int fd_;
   const HttpServerOptions& options_;
@@ -61,6 +68,9 @@ class HttpConnection final : public httplib::Stream {
   absl::Time read_deadline_ = absl::InfinitePast();
   size_t line_bytes_ = 0;
   size_t request_bytes_ = 0;
+  std::atomic<size_t>& large_bytes_;
+  size_t large_bytes_taken_ = 0;
+  bool no_room_ = false;
   bool read_timed_out_ = false;
   std::atomic<bool> write_failed_ = false;
 };

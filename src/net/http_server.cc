@@ -162,6 +162,7 @@ struct HttpServer::Impl final : httplib::Server {
   std::thread listener;
   int port = 0;
 
+  std::atomic<size_t> large_bytes = 0;
   absl::Mutex mu;
   std::atomic<bool> stopping = false;  // written under mu
   std::set<Session*> sessions ABSL_GUARDED_BY(mu);
@@ -237,7 +238,7 @@ bool HttpServer::Impl::process_and_close_socket(socket_t fd) {
     ::close(fd);
     return false;
   }
-  Session session{.connection = HttpConnection(fd, options)};
+  Session session{.connection = HttpConnection(fd, options, large_bytes)};
   {
     absl::MutexLock lock(&mu);
     session.refuse = !HasRoom();
@@ -271,6 +272,7 @@ void HttpServer::Impl::Serve(Session& session) {
             request.set_header("Content-Length", "0");
           }
         });
+    connection.EndRequest();
     if (!ok || closed || session.must_close || session.refuse) break;
     if (!SetBusy(session, false)) break;
   }
@@ -372,6 +374,9 @@ httplib::Server::HandlerResponse HttpServer::Impl::OnError(httplib::Response& re
   } else if (session.connection.body_too_large()) {
     response.status = 413;
     why = "the request's body is too large";
+  } else if (session.connection.no_room()) {
+    response.status = 503;
+    why = "too many large requests at once; try again later";
   } else if (session.connection.read_timed_out()) {
     response.status = 408;
     why = "the request took too long to arrive";

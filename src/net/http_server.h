@@ -78,6 +78,7 @@ struct HttpServerOptions {
   std::string address = "127.0.0.1:8080";  // HOST:PORT or [V6]:PORT; port 0: any free one
   size_t max_connections = 256;            // each has a thread while it is open; more get 503
   size_t max_body_bytes = 16u << 20;       // larger: 413
+  size_t max_large_bytes = 64u << 20;      // of all requests, each from its 257th KiB on; more: 503
   absl::Duration read_timeout = absl::Seconds(30);   // for a whole request, from its first byte
   absl::Duration write_timeout = absl::Seconds(10);  // for one write
   absl::Duration idle_timeout = absl::Seconds(60);   // of a kept-alive connection

@@ -267,6 +267,27 @@ TEST_F(HttpServerTest, BodiesOverTheLimitAre413) {
   EXPECT_THAT(Ask(endless), StartsWith("HTTP/1.1 413 "));
 }
 
+TEST_F(HttpServerTest, LargeBodiesAtOnceAreBoundedTogether) {
+  options_.max_large_bytes = 600 << 10;
+  absl::Notification started, go_on;
+  Serve([&](HttpExchange& exchange) {
+    if (exchange.request().path == "/wait") {
+      started.Notify();
+      go_on.WaitForNotification();
+    }
+    exchange.Reply({.body = "served", .headers = {}});
+  });
+  const std::string large(700 << 10, 'x');
+  RawClient first(server_->port());
+  first.Send(Post("/wait", large));
+  started.WaitForNotification();
+  EXPECT_THAT(Ask(Post("/p", large)), AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("try again")));
+  EXPECT_THAT(Ask(Post("/p", "small")), EndsWith("served"));
+  go_on.Notify();
+  EXPECT_THAT(first.ReadToEnd(), EndsWith("served"));
+  EXPECT_THAT(Ask(Post("/p", large)), EndsWith("served"));
+}
+
 TEST_F(HttpServerTest, CompressedBodiesAreRefused) {
   ServeEcho();
   EXPECT_THAT(Ask("POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"),
