@@ -9,12 +9,14 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "benchmark/benchmark.h"
 #include "common/random.h"
 #include "layers/attention.h"
 #include "layers/compute.h"
 #include "layers/decoder_layer.h"
 #include "layers/linear.h"
+#include "tensor/blocks.h"
 #include "tensor/half.h"
 
 namespace efedllm {
@@ -29,11 +31,12 @@ class Weights {
   explicit Weights(DType dtype) : bytes_(PackedMatrixBytes(dtype, kRows, kCols)) {
     std::vector<uint8_t> gguf(kRows * RowBytes(dtype, kCols).value());
     Random random(1);
-    const size_t block = BlockBytes(dtype), d = dtype == DType::kQ6_K ? 208 : 0;
     for (uint8_t& byte : gguf) byte = static_cast<uint8_t>(random.Next() & 0x3f);
     const uint16_t scale = F32ToF16(0x1p-10f);
-    for (size_t i = 0; BlockValues(dtype) > 1 && i < gguf.size(); i += block) {
-      std::memcpy(&gguf[i + d], &scale, 2);
+    for (size_t i = 0; BlockValues(dtype) > 1 && i < gguf.size(); i += BlockBytes(dtype)) {
+      const QuantFormat& format = QuantFormatOf(dtype);
+      if (!HasE8m0(format)) std::memcpy(&gguf[i + format.d_offset], &scale, 2);
+      if (HasM(format)) std::memcpy(&gguf[i + format.m_offset], &scale, 2);
     }
     memory_.reset(new (std::align_val_t{64}) uint8_t[count() * bytes_]);
     PackMatrix(dtype, kRows, kCols, gguf.data(), memory_.get());
@@ -171,14 +174,13 @@ void BM_Layers(benchmark::State& state, DType dtype) {
 }
 
 void RegisterLinear(const char* kernels) {
-  const std::pair<const char*, DType> types[] = {{"Q8_0", DType::kQ8_0}, {"Q4_0", DType::kQ4_0},
-                                                 {"Q6_K", DType::kQ6_K}, {"F16", DType::kF16},
-                                                 {"BF16", DType::kBF16}, {"F32", DType::kF32}};
-  for (const auto& [name, dtype] : types) {
-    const std::string full = std::string("Linear/") + kernels + "/" + name;
+  for (const DType dtype :
+       {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ2_K,
+        DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS,
+        DType::kMXFP4, DType::kF16, DType::kBF16, DType::kF32}) {
+    const std::string full = absl::StrCat("Linear/", kernels, "/", DTypeName(dtype));
     benchmark::RegisterBenchmark(
-        full.c_str(),
-        [dtype = dtype, kernels](benchmark::State& s) { BM_Linear(s, dtype, kernels); })
+        full.c_str(), [dtype, kernels](benchmark::State& s) { BM_Linear(s, dtype, kernels); })
         ->ArgNames({"threads", "columns"})
         ->ArgsProduct({{1, 2}, {1, 4, 16, 128}})
         ->UseRealTime()

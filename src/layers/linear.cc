@@ -16,24 +16,6 @@ constexpr size_t kQuantizeRowsPerChunk = 4;
 
 bool IsQuantized(DType dtype) { return BlockValues(dtype) > 1; }
 
-MatmulKernel KernelOf(const KernelTable& kernels, DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return kernels.matmul_f32;
-    case DType::kF16:
-      return kernels.matmul_f16;
-    case DType::kBF16:
-      return kernels.matmul_bf16;
-    case DType::kQ8_0:
-      return kernels.matmul_q8_0;
-    case DType::kQ4_0:
-      return kernels.matmul_q4_0;
-    case DType::kQ6_K:
-      return kernels.matmul_q6_k;
-  }
-  CheckFailed(__FILE__, __LINE__, "a DType outside of the enum");
-}
-
 // How a term's product is cut up. Chunks are numbered panel by panel.
 struct Cut {
   size_t groups_per_chunk;
@@ -107,7 +89,7 @@ void Linear::Run(ConstMatrixRef x, absl::Span<const LinearTerm> terms) {
       args.x_stride = x.cols / kQuantValues;
       element_bytes = sizeof(QuantBlock);
     }
-    KernelOf(*compute_.kernels, term.w.dtype)(Part(args, cuts[i], chunk, element_bytes));
+    MatmulFor(*compute_.kernels, term.w.dtype)(Part(args, cuts[i], chunk, element_bytes));
   });
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/check.h"
+#include "layers/kernels/group_layout.h"
 #include "tensor/blocks.h"
 
 namespace efedllm {
@@ -20,45 +21,97 @@ void PackFloats(const uint8_t* src, size_t cols, size_t r, uint8_t* group) {
   }
 }
 
-// kQuads of four bytes per block, after two bytes of d: Q8_0 and Q4_0.
-template <size_t kQuads>
-void PackSimpleBlocks(const uint8_t* src, size_t cols, size_t r, uint8_t* group) {
-  const size_t blocks = cols / 32;
-  uint8_t* d = group + blocks * kQuads * kRows * 4;
-  for (size_t b = 0; b < blocks; ++b, src += 2 + kQuads * 4) {
-    std::memcpy(d + (b * kRows + r) * 2, src, 2);
-    for (size_t g = 0; g < kQuads; ++g) {
-      std::memcpy(group + ((b * kQuads + g) * kRows + r) * 4, src + 2 + g * 4, 4);
+// The low nibbles, pairs of bits and single bits of 32 codes.
+struct CodePlanes {
+  uint8_t nibbles[16];
+  uint8_t pairs[8];
+  uint8_t bits[4];
+};
+
+CodePlanes SplitCodes(const QuantFormat& f, const uint8_t* codes) {
+  CodePlanes planes = {};
+  const int two = TwoBitsAt(f), one = OneBitAt(f);
+  for (size_t i = 0; i < 16; ++i) {
+    const uint8_t below = codes[i], above = codes[16 + i];
+    planes.nibbles[i] = static_cast<uint8_t>((below & 15) | above << 4);
+    const int pairs = (below >> two & 3) | (above >> two & 3) << 2;
+    planes.pairs[i / 8 * 4 + i % 4] |= static_cast<uint8_t>(pairs << (i / 4 % 2 * 4));
+    const int single = (below >> one & 1) | (above >> one & 1) << 4;
+    planes.bits[i % 4] |= static_cast<uint8_t>(single << (i / 4));
+  }
+  return planes;
+}
+
+// count quads of a row's block b, to [b][count][r].
+void PutQuads(const uint8_t* quads, size_t count, size_t b, size_t r, uint8_t* plane) {
+  for (size_t g = 0; g < count; ++g) {
+    std::memcpy(plane + ((b * count + g) * kRows + r) * 4, quads + g * 4, 4);
+  }
+}
+
+void PutCodes(const QuantFormat& f, const GroupLayout& at, const uint8_t* codes, size_t b, size_t r,
+              uint8_t* group) {
+  if (f.bits == 8) {
+    uint8_t bytes[32];
+    for (size_t i = 0; i < 32; ++i) bytes[i] = codes[i] ^ 0x80;
+    return PutQuads(bytes, 8, b, r, group);
+  }
+  const CodePlanes planes = SplitCodes(f, codes);
+  if (HasNibbles(f)) PutQuads(planes.nibbles, 4, b, r, group);
+  if (HasTwoBits(f)) PutQuads(planes.pairs, 2, b, r, group + at.pairs);
+  if (HasOneBit(f)) PutQuads(planes.bits, 1, b, r, group + at.bits);
+}
+
+// scale, min: of the block's two halves.
+void PutScales(SubScales kind, const GroupLayout& at, const int8_t* scale, const int8_t* min,
+               size_t b, size_t r, uint8_t* group) {
+  uint8_t* scales = group + at.scales;
+  uint8_t* upper = group + at.upper_scales;
+  switch (kind) {
+    case SubScales::kNone:
+      return;
+    case SubScales::kInt8Pairs:
+      std::memcpy(scales + (b * kRows + r) * 2, scale, 2);
+      return;
+    case SubScales::kFourBitsMins:
+      for (size_t h = 0; h < 2; ++h) {
+        scales[(b * kRows + r) * 2 + h] = static_cast<uint8_t>(scale[h] | -min[h] << 4);
+      }
+      return;
+    case SubScales::kSixBitPairs:
+    case SubScales::kSixBitsMins: {
+      const bool pairs = kind == SubScales::kSixBitPairs;
+      const int first = pairs ? scale[0] + 32 : scale[0];
+      const int second = pairs ? scale[1] + 32 : -min[0];
+      scales[b * kRows + r] = static_cast<uint8_t>((first & 15) | second << 4);
+      upper[b / 2 * kRows + r] |=
+          static_cast<uint8_t>((first >> 4 | second >> 4 << 2) << (b % 2 * 4));
+      return;
+    }
+    case SubScales::kSixBits: {
+      const int value = scale[0] + 32;
+      scales[b / 2 * kRows + r] |= static_cast<uint8_t>((value & 15) << (b % 2 * 4));
+      upper[b / 4 * kRows + r] |= static_cast<uint8_t>(value >> 4 << (b % 4 * 2));
+      return;
     }
   }
 }
 
-void PackQ6K(const uint8_t* src, size_t cols, size_t r, uint8_t* group) {
-  const size_t blocks = cols / 32;
-  uint8_t* low = group;
-  uint8_t* high = low + blocks * 16 * kRows;
-  uint8_t* scales = high + blocks * 8 * kRows;
-  uint8_t* d = scales + blocks * 2 * kRows;
-  uint8_t values[kQ6KValues];
-  for (size_t b = 0; b < blocks; ++b) {
-    const uint8_t* block = src + b / 8 * BlockBytes(DType::kQ6_K);
-    if (b % 8 == 0) UnpackQ6K(block, values);
-    const uint8_t* q = values + b % 8 * 32;
-    uint8_t low_bytes[16], high_bytes[8] = {};
-    for (size_t i = 0; i < 16; ++i) {
-      const uint8_t below = q[i], above = q[16 + i];
-      low_bytes[i] = static_cast<uint8_t>((below & 15) | above << 4);
-      high_bytes[i / 8 * 4 + i % 4] |=
-          static_cast<uint8_t>((below >> 4 | above >> 4 << 2) << (i / 4 % 2 * 4));
+void PackQuants(const QuantFormat& f, const uint8_t* src, size_t cols, size_t r, uint8_t* group) {
+  const size_t values = BlockValues(f.dtype), bytes = BlockBytes(f.dtype);
+  const size_t d_bytes = HasE8m0(f) ? 1 : 2;
+  const GroupLayout at = LayoutOf(f, cols / 32);
+  UnpackedBlock block;
+  for (size_t i = 0; i < cols / values; ++i, src += bytes) {
+    UnpackBlock(f, src, &block);
+    for (size_t j = 0; j < values / 32; ++j) {
+      const size_t b = i * (values / 32) + j;
+      PutCodes(f, at, block.codes + j * 32, b, r, group);
+      PutScales(f.scales, at, block.scales + j * 2, block.mins + j * 2, b, r, group);
     }
-    for (size_t g = 0; g < 4; ++g) {
-      std::memcpy(low + ((b * 4 + g) * kRows + r) * 4, low_bytes + g * 4, 4);
-    }
-    for (size_t h = 0; h < 2; ++h) {
-      std::memcpy(high + ((b * 2 + h) * kRows + r) * 4, high_bytes + h * 4, 4);
-    }
-    std::memcpy(scales + (b * kRows + r) * 2, block + kQ6KScaleOffset + b % 8 * 2, 2);
-    if (b % 8 == 0) std::memcpy(d + (b / 8 * kRows + r) * 2, block + kQ6KDOffset, 2);
+    uint8_t* d = group + at.d + i * DBytes(f);
+    std::memcpy(d + r * d_bytes, src + f.d_offset, d_bytes);
+    if (HasM(f)) std::memcpy(d + (kRows + r) * 2, src + f.m_offset, 2);
   }
 }
 
@@ -69,12 +122,8 @@ void PackRow(DType dtype, const uint8_t* src, size_t cols, size_t r, uint8_t* gr
     case DType::kF16:
     case DType::kBF16:
       return PackFloats<2>(src, cols, r, group);
-    case DType::kQ8_0:
-      return PackSimpleBlocks<8>(src, cols, r, group);
-    case DType::kQ4_0:
-      return PackSimpleBlocks<4>(src, cols, r, group);
-    case DType::kQ6_K:
-      return PackQ6K(src, cols, r, group);
+    default:
+      return PackQuants(QuantFormatOf(dtype), src, cols, r, group);
   }
 }
 

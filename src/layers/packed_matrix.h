@@ -6,14 +6,24 @@
 //
 //   F32         [cols][16] f32
 //   F16, BF16   [cols][16] u16
-//   Q8_0        [KB][8][16][4] int8: value 4g + j of row r at [g][r][j]; then [KB][16] f16 d
-//   Q4_0        [KB][4][16][4] u8: byte [g][r][j] has value 4g + j below, 16 + 4g + j above;
-//               then [KB][16] f16 d
-//   Q6_K        [KB][4][16][4] u8: low nibbles as in Q4_0;
-//               [KB][2][16][4] u8: upper bits, two each, of [2h] below, [2h] above, [2h+1] below,
-//               [2h+1] above of the nibbles; then [KB][16][2] int8 scales of a block's two
-//               halves; then [KB/8][16] f16 d
 //
+// and for block formats, as their codes (tensor/quant_format.h) have
+//
+//   8 bits            [KB][8][16][4] int8: value 4g + j of row r at [g][r][j]
+//   4, 5, 6 bits      [KB][4][16][4] u8: the low nibbles; byte [g][r][j] has value 4g + j below,
+//                     16 + 4g + j above
+//   2, 3, 6 bits      [KB][2][16][4] u8: two bits (the upper ones of 6, else the lower ones) of
+//                     [2h] below, [2h] above, [2h+1] below, [2h+1] above of such nibbles
+//   3, 5 bits         [KB][16][4] u8: the upper bit, of [0] to [3] below, [0] to [3] above
+//
+// then as the scales within a block are
+//
+//   of 8 bits, or of 4 bits with mins of 4 bits    [KB][16][2] u8: of the values below and above
+//   two of 6 bits, or one and a min    [KB][16] u8: low nibbles of the two; [KB/2][16] u8: upper
+//                                      bits of both, of an even block below, of an odd one above
+//   one of 6 bits                      [KB/2][16] u8: low nibbles; [KB/4][16] u8: upper bits
+//
+// then for each block of the file [16] d (f16, or u8 in MXFP4) and, where it has one, [16] f16 m;
 // and the group ends at the next multiple of 64. No bits are lost or added: packing is a
 // permutation. docs/numerics.md says why this layout.
 #ifndef EFEDLLM_LAYERS_PACKED_MATRIX_H_

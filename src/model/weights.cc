@@ -96,8 +96,7 @@ absl::StatusOr<TensorSpec> SpecOf(const GgufFile& file, const Expected& expected
   }
   const std::optional<DType> dtype = DTypeFromGguf(tensor->gguf_type);
   if (!dtype || (expected.rows == 0 && *dtype != DType::kF32)) {
-    const absl::string_view supported =
-        expected.rows == 0 ? "F32 (for vectors)" : "F32, F16, BF16, Q8_0, Q4_0, Q6_K";
+    const std::string supported = expected.rows == 0 ? "F32 (for vectors)" : AllDTypeNames();
     return absl::UnimplementedError(
         absl::StrCat("tensor ", expected.name, " has the type ", GgufTypeName(tensor->gguf_type),
                      " (number ", tensor->gguf_type,

@@ -1,10 +1,12 @@
-// GGUF's block formats: what a block's bytes mean. All numbers little-endian, d is IEEE f16.
+// GGUF's block formats: what a block's bytes mean. All numbers little-endian.
 //
-//   Q8_0  32 values, 34 bytes: d, int8 q[32]; value k = q[k]·d
-//   Q4_0  32 values, 18 bytes: d, 16 bytes; value k = (low nibble of byte k - 8)·d for k < 16,
-//         value 16 + k from the high nibble
-//   Q6_K  256 values, 210 bytes: low nibbles ql[128], upper two bits qh[64], int8 scale[16] (one
-//         for 16 values), d; value = (d·scale)·(q - 32)
+//   32 values:  Q8_0 d q[32] · Q4_0, IQ4_NL d q[16] · Q4_1 d m q[16] · Q5_0 d h[4] q[16] ·
+//               Q5_1 d m h[4] q[16] · MXFP4 d q[16]
+//   256 values: Q2_K scales[16] q[64] d m · Q3_K h[32] q[64] scales[12] d · Q4_K d m scales[12]
+//               q[128] · Q5_K d m scales[12] h[32] q[128] · Q6_K q[128] h[64] scales[16] d ·
+//               IQ4_XS d scales[6] q[128]
+//
+// q has the lower bits of the codes, h the upper ones; tensor/quant_format.h says what codes mean.
 #ifndef EFEDLLM_TENSOR_BLOCKS_H_
 #define EFEDLLM_TENSOR_BLOCKS_H_
 
@@ -12,17 +14,24 @@
 #include <cstdint>
 
 #include "tensor/dtype.h"
+#include "tensor/quant_format.h"
 
 namespace efedllm {
 
-inline constexpr size_t kQ6KValues = 256;
-// Byte offsets in a Q6_K block.
-inline constexpr size_t kQ6KHighOffset = 128;
-inline constexpr size_t kQ6KScaleOffset = 192;
-inline constexpr size_t kQ6KDOffset = 208;
+inline constexpr size_t kMaxBlockValues = 256;
 
-// The 6-bit numbers (0 to 63) of a Q6_K block. out: [256].
-void UnpackQ6K(const uint8_t* block, uint8_t* out);
+// A block without d and m.
+struct UnpackedBlock {
+  uint8_t codes[kMaxBlockValues];  // Q8_0: its number + 128
+  int8_t scales[kMaxBlockValues / 16];
+  int8_t mins[kMaxBlockValues / 16];  // of K-quants: 0 or less
+};
+
+// The facts of a block format. dtype: not a float type.
+const QuantFormat& QuantFormatOf(DType dtype);
+
+// Fills as much of *out as the format's block has.
+void UnpackBlock(const QuantFormat& format, const uint8_t* block, UnpackedBlock* out);
 
 // out[0, n): the floats that a row of n values means, bit for bit as ggml's reference has them.
 // row: RowBytes(dtype, n) bytes, which must exist (n a multiple of the block).

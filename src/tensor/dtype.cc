@@ -2,6 +2,8 @@
 
 #include <limits>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/check.h"
 
 namespace efedllm {
@@ -15,9 +17,14 @@ struct Facts {
 };
 
 constexpr Facts kFacts[] = {
-    {DType::kF32, "F32", 1, 4},       {DType::kF16, "F16", 1, 2},
-    {DType::kQ4_0, "Q4_0", 32, 18},   {DType::kQ8_0, "Q8_0", 32, 34},
-    {DType::kQ6_K, "Q6_K", 256, 210}, {DType::kBF16, "BF16", 1, 2},
+    {DType::kF32, "F32", 1, 4},           {DType::kF16, "F16", 1, 2},
+    {DType::kBF16, "BF16", 1, 2},         {DType::kQ8_0, "Q8_0", 32, 34},
+    {DType::kQ4_0, "Q4_0", 32, 18},       {DType::kQ4_1, "Q4_1", 32, 20},
+    {DType::kQ5_0, "Q5_0", 32, 22},       {DType::kQ5_1, "Q5_1", 32, 24},
+    {DType::kQ2_K, "Q2_K", 256, 84},      {DType::kQ3_K, "Q3_K", 256, 110},
+    {DType::kQ4_K, "Q4_K", 256, 144},     {DType::kQ5_K, "Q5_K", 256, 176},
+    {DType::kQ6_K, "Q6_K", 256, 210},     {DType::kIQ4_NL, "IQ4_NL", 32, 18},
+    {DType::kIQ4_XS, "IQ4_XS", 256, 136}, {DType::kMXFP4, "MXFP4", 32, 17},
 };
 
 const Facts& FactsOf(DType dtype) {
@@ -38,22 +45,8 @@ std::optional<DType> DTypeFromGguf(uint32_t gguf_type) {
 
 absl::string_view GgufTypeName(uint32_t gguf_type) {
   switch (gguf_type) {
-    case 3:
-      return "Q4_1";
-    case 6:
-      return "Q5_0";
-    case 7:
-      return "Q5_1";
     case 9:
       return "Q8_1";
-    case 10:
-      return "Q2_K";
-    case 11:
-      return "Q3_K";
-    case 12:
-      return "Q4_K";
-    case 13:
-      return "Q5_K";
     case 15:
       return "Q8_K";
     case 16:
@@ -64,14 +57,10 @@ absl::string_view GgufTypeName(uint32_t gguf_type) {
       return "IQ3_XXS";
     case 19:
       return "IQ1_S";
-    case 20:
-      return "IQ4_NL";
     case 21:
       return "IQ3_S";
     case 22:
       return "IQ2_S";
-    case 23:
-      return "IQ4_XS";
     case 24:
       return "I8";
     case 25:
@@ -88,13 +77,16 @@ absl::string_view GgufTypeName(uint32_t gguf_type) {
       return "TQ1_0";
     case 35:
       return "TQ2_0";
-    case 39:
-      return "MXFP4";
     default:
       break;
   }
   const std::optional<DType> dtype = DTypeFromGguf(gguf_type);
   return dtype ? DTypeName(*dtype) : "unknown";
+}
+
+std::string AllDTypeNames() {
+  const auto name = [](std::string* out, const Facts& facts) { absl::StrAppend(out, facts.name); };
+  return absl::StrJoin(kFacts, ", ", name);
 }
 
 absl::string_view DTypeName(DType dtype) { return FactsOf(dtype).name; }

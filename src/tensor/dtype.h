@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "absl/strings/string_view.h"
 
@@ -13,14 +14,33 @@ namespace efedllm {
 
 // The values are GGUF's tensor type numbers (ggml_type), so that they can stand in files and
 // messages.
-enum class DType : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ8_0 = 8, kQ6_K = 14, kBF16 = 30 };
+enum class DType : uint32_t {
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
+  kQ8_0 = 8,
+  kQ2_K = 10,
+  kQ3_K = 11,
+  kQ4_K = 12,
+  kQ5_K = 13,
+  kQ6_K = 14,
+  kIQ4_NL = 20,
+  kIQ4_XS = 23,
+  kBF16 = 30,
+  kMXFP4 = 39,
+};
 
 // nullopt: a type that this build can't compute with.
 std::optional<DType> DTypeFromGguf(uint32_t gguf_type);
 
-// GGUF's name of any type number, known to us or not ("Q4_K"), for error messages.
+// GGUF's name of any type number, known to us or not ("IQ2_XS"), for error messages.
 absl::string_view GgufTypeName(uint32_t gguf_type);
 absl::string_view DTypeName(DType dtype);
+// The names of all DTypes, separated by ", ".
+std::string AllDTypeNames();
 
 // Values in a block, and the bytes that a block takes. 1 value for the float types.
 size_t BlockValues(DType dtype);

@@ -39,4 +39,9 @@ uint16_t F32ToBf16(float f) {
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+float HalfE8m0ToF32(uint8_t e) {
+  // The two smallest are subnormal.
+  return std::bit_cast<float>(e < 2 ? 0x00200000u << e : (e - 1u) << 23);
+}
+
 }  // namespace efedllm

@@ -1,4 +1,4 @@
-// Exact conversions between f32 and the 16-bit float formats.
+// Exact conversions between f32 and the smaller float formats.
 #ifndef EFEDLLM_TENSOR_HALF_H_
 #define EFEDLLM_TENSOR_HALF_H_
 
@@ -15,6 +15,9 @@ uint16_t F32ToF16(float f);
 float Bf16ToF32(uint16_t h);
 // Rounds to nearest, ties to even; NaN stays NaN.
 uint16_t F32ToBf16(float f);
+
+// Half of 2^(e - 127), an exponent of 8 bits as MXFP4 scales have. Exact; never 0, NaN or infinite.
+float HalfE8m0ToF32(uint8_t e);
 
 }  // namespace efedllm
 

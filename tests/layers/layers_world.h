@@ -19,8 +19,10 @@
 
 namespace efedllm {
 
-inline constexpr DType kAllDtypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
-                                       DType::kQ8_0, DType::kQ4_0, DType::kQ6_K};
+inline constexpr DType kAllDtypes[] = {DType::kF32,  DType::kF16,    DType::kBF16,   DType::kQ8_0,
+                                       DType::kQ4_0, DType::kQ4_1,   DType::kQ5_0,   DType::kQ5_1,
+                                       DType::kQ2_K, DType::kQ3_K,   DType::kQ4_K,   DType::kQ5_K,
+                                       DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
 
 inline float Gaussian(Random& random) {
   const double u = 1.0 - random.Uniform(), v = random.Uniform();
@@ -44,6 +46,18 @@ inline void StoreF16(float value, uint8_t* p) {
   std::memcpy(p, &h, sizeof h);
 }
 
+// Gives a block of random bytes a d and an m such that its weights are around `value`.
+inline void StoreScales(const QuantFormat& format, float value, uint8_t* block) {
+  const float scale = format.scales == SubScales::kNone ? 1.0f : 32.0f;
+  const float w = format.codebook == Codebook::kIq4 ? 127.0f : std::ldexp(1.0f, format.bits - 1);
+  if (HasE8m0(format)) {
+    block[0] = static_cast<uint8_t>(120 + block[0] % 8);
+  } else {
+    StoreF16(value / (scale * w), block + format.d_offset);
+  }
+  if (HasM(format)) StoreF16(value / scale, block + format.m_offset);
+}
+
 // A matrix of random GGUF bytes of any type, values around `scale`.
 inline std::vector<uint8_t> RandomGguf(Random& random, DType dtype, size_t rows, size_t cols,
                                        float scale = 0.1f) {
@@ -65,14 +79,8 @@ inline std::vector<uint8_t> RandomGguf(Random& random, DType dtype, size_t rows,
         std::memcpy(p, &h, sizeof h);
         break;
       }
-      case DType::kQ8_0:
-        StoreF16(value / 127, p);
-        break;
-      case DType::kQ4_0:
-        StoreF16(value / 8, p);
-        break;
-      case DType::kQ6_K:
-        StoreF16(value / 32 / 127, p + kQ6KDOffset);
+      default:
+        StoreScales(QuantFormatOf(dtype), value, p);
         break;
     }
   }

@@ -85,7 +85,8 @@ std::vector<uint8_t> FromHex(const std::string& hex) {
 
 TEST(Linear, DotProductsAreAsNearAsTheParityPackAsks) {
   Compute compute = *Compute::Create(0, "auto");
-  for (const char* name : {"f16", "bf16", "q8_0", "q4_0", "q6_K"}) {
+  for (const char* name : {"f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_K", "q3_K",
+                           "q4_K", "q5_K", "q6_K", "iq4_nl", "iq4_xs", "mxfp4"}) {
     const std::string path =
         std::string(EFEDLLM_SOURCE_DIR) + "/../shared/parity/quants/" + name + ".json";
     std::ifstream file(path);

@@ -135,7 +135,7 @@ TEST(ModelConfig, NamesATensorOfAnotherShapeWithBothShapes) {
 TEST(ModelConfig, NamesATensorOfAnUnknownQuantization) {
   TinyLlama model;
   model.leave_out = "blk.0.attn_q.weight";
-  for (const auto& [type, name] : {std::pair{12u, "Q4_K"}, std::pair{4711u, "4711"}}) {
+  for (const auto& [type, name] : {std::pair{17u, "IQ2_XS"}, std::pair{4711u, "4711"}}) {
     GgufBuilder gguf = model.Builder();
     gguf.Tensor("blk.0.attn_q.weight", type, {32, 32}, std::string(4096, '\0'));
     const absl::Status status = ConfigOf(gguf.Build()).status();

@@ -103,14 +103,18 @@ TEST_P(ParityTest, GreedyTextIsTheRecordedOne) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, ParityTest,
-                         ::testing::Values(Model{"llama/llama-f16", false},
-                                           Model{"llama/llama-bf16", false},
-                                           Model{"llama/llama-q8_0", true},
-                                           Model{"llama/llama-q4_0", true},
-                                           Model{"llama-rope3/llama-rope3-f16", false},
-                                           Model{"llama-linear/llama-linear-f16", false},
-                                           Model{"mistral-tied/mistral-tied-f16", false}));
+INSTANTIATE_TEST_SUITE_P(
+    Models, ParityTest,
+    ::testing::Values(Model{"llama/llama-f16", false}, Model{"llama/llama-bf16", false},
+                      Model{"llama/llama-q8_0", true}, Model{"llama/llama-q4_0", true},
+                      Model{"llama/llama-q4_1", true}, Model{"llama/llama-q5_0", true},
+                      Model{"llama/llama-q5_1", true}, Model{"llama/llama-q2_k", true},
+                      Model{"llama/llama-q3_k_m", true}, Model{"llama/llama-q4_k_m", true},
+                      Model{"llama/llama-q5_k_m", true}, Model{"llama/llama-q6_k", true},
+                      Model{"llama/llama-iq4_nl", true}, Model{"llama/llama-iq4_xs", true},
+                      Model{"llama/llama-mxfp4", true}, Model{"llama-rope3/llama-rope3-f16", false},
+                      Model{"llama-linear/llama-linear-f16", false},
+                      Model{"mistral-tied/mistral-tied-f16", false}));
 
 class Stories260K : public ::testing::Test {
  protected:

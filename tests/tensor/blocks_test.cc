@@ -41,7 +41,9 @@ TEST_P(ParityVectors, DequantizeToTheSameBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Blocks, ParityVectors,
-                         testing::Values("f16", "bf16", "q8_0", "q4_0", "q6_K"),
+                         testing::Values("f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
+                                         "q2_K", "q3_K", "q4_K", "q5_K", "q6_K", "iq4_nl", "iq4_xs",
+                                         "mxfp4"),
                          [](const auto& type) { return std::string(type.param); });
 
 TEST(Dtype, RowBytesRefusesBrokenRowsAndOverflow) {

@@ -1,6 +1,7 @@
 // Asks the CPU what it runs. Compiled for the baseline ISA, unlike what it hands out.
 #include "layers/kernels/dispatch.h"
 
+#include "common/check.h"
 #include "layers/kernels/kernel_table.h"
 
 #if defined(__x86_64__)
@@ -8,6 +9,16 @@
 #endif
 
 namespace efedllm {
+
+MatmulKernel MatmulFor(const KernelTable& table, DType dtype) {
+  if (dtype == DType::kF32) return table.matmul_f32;
+  if (dtype == DType::kF16) return table.matmul_f16;
+  if (dtype == DType::kBF16) return table.matmul_bf16;
+  for (size_t i = 0; i < kQuantFormatCount; ++i) {
+    if (kQuantFormats[i].dtype == dtype) return table.matmul_quant->of[i];
+  }
+  CheckFailed(__FILE__, __LINE__, "a DType outside of the enum");
+}
 
 #if defined(__x86_64__)
 namespace {

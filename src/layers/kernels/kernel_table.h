@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "tensor/quant_format.h"
+
 namespace efedllm {
 
 inline constexpr size_t kQuantValues = 32;
@@ -35,6 +37,11 @@ struct MatmulArgs {
 };
 using MatmulKernel = void (*)(const MatmulArgs&);
 
+// In the order of kQuantFormats.
+struct QuantMatmuls {
+  MatmulKernel of[kQuantFormatCount];
+};
+
 inline constexpr size_t kMaxAttendHeads = 8;
 
 // Query heads over the pages of the kv head that they share (layers/kv_cache.h).
@@ -55,7 +62,7 @@ struct KernelTable {
   // f32 activations.
   MatmulKernel matmul_f32, matmul_f16, matmul_bf16;
   // QuantBlock activations.
-  MatmulKernel matmul_q8_0, matmul_q4_0, matmul_q6_k;
+  const QuantMatmuls* matmul_quant;
 
   // x: [32 * blocks].
   void (*quantize)(const float* x, size_t blocks, QuantBlock* out);
@@ -72,6 +79,9 @@ struct KernelTable {
   // y = e^x.
   void (*exp)(const float* x, size_t n, float* y);
 };
+
+// The product with weights of a type: float types want f32 activations, the others QuantBlocks.
+MatmulKernel MatmulFor(const KernelTable& table, DType dtype);
 
 const KernelTable& ScalarKernels();
 // Null: this build or this CPU has none.

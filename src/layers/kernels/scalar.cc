@@ -4,8 +4,10 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "layers/kernels/constants.h"
+#include "layers/kernels/group_layout.h"
 #include "layers/kernels/kernel_table.h"
 #include "layers/packed_matrix.h"
 #include "tensor/half.h"
@@ -41,62 +43,82 @@ float FloatProduct(const uint8_t* group, size_t r, const MatmulArgs& a, size_t c
   return acc;
 }
 
-// A weight type gives the exact integer product of block b of row r with x, and the block's d.
+// Code i of block b.
+int CodeOf(const QuantFormat& f, const GroupLayout& at, const uint8_t* group, size_t b, size_t r,
+           size_t i) {
+  const size_t g = i % 16 / 4, j = i % 4, above = i / 16;
+  if (f.bits == 8) return group[((b * 8 + i / 4) * kRows + r) * 4 + j] ^ 0x80;
+  int code = 0;
+  if (HasNibbles(f)) code = group[((b * 4 + g) * kRows + r) * 4 + j] >> (above * 4) & 15;
+  if (HasTwoBits(f)) {
+    const int pair = group[at.pairs + ((b * 2 + g / 2) * kRows + r) * 4 + j];
+    code |= (pair >> (g % 2 * 4 + above * 2) & 3) << TwoBitsAt(f);
+  }
+  if (HasOneBit(f)) {
+    code |= (group[at.bits + (b * kRows + r) * 4 + j] >> (above * 4 + g) & 1) << OneBitAt(f);
+  }
+  return code;
+}
 
-struct Q8Weight {
-  static int32_t Dot(const uint8_t* group, size_t, size_t b, size_t r, const QuantBlock& x) {
-    int32_t dot = 0;
-    for (size_t i = 0; i < 32; ++i) {
-      dot += Load<int8_t>(group, ((b * 8 + i / 4) * kRows + r) * 4 + i % 4) * x.q[i];
-    }
-    return dot;
-  }
-  static float D(const uint8_t* group, size_t blocks, size_t b, size_t r) {
-    return F16ToF32(Load<uint16_t>(group + blocks * 32 * kRows, b * kRows + r));
-  }
+// Of the halves of a block's 32 values.
+struct Scales {
+  int32_t scale[2];
+  int32_t min[2];
 };
 
-struct Q4Weight {
-  static int32_t Dot(const uint8_t* group, size_t, size_t b, size_t r, const QuantBlock& x) {
-    int32_t dot = 0;
-    for (size_t i = 0; i < 16; ++i) {
-      const uint8_t v = group[((b * 4 + i / 4) * kRows + r) * 4 + i % 4];
-      dot += ((v & 15) - 8) * x.q[i] + ((v >> 4) - 8) * x.q[16 + i];
+Scales ScalesOf(const QuantFormat& f, const GroupLayout& at, const uint8_t* group, size_t b,
+                size_t r) {
+  const uint8_t* scales = group + at.scales;
+  const uint8_t* upper = group + at.upper_scales;
+  const size_t pair = (b * kRows + r) * 2;
+  switch (f.scales) {
+    case SubScales::kInt8Pairs:
+      return {{Load<int8_t>(scales, pair), Load<int8_t>(scales, pair + 1)}, {}};
+    case SubScales::kFourBitsMins:
+      return {{scales[pair] & 15, scales[pair + 1] & 15},
+              {-(scales[pair] >> 4), -(scales[pair + 1] >> 4)}};
+    case SubScales::kSixBitPairs:
+    case SubScales::kSixBitsMins: {
+      const int low = scales[b * kRows + r], high = upper[b / 2 * kRows + r] >> (b % 2 * 4);
+      const int first = (low & 15) | (high & 3) << 4, second = low >> 4 | (high >> 2 & 3) << 4;
+      if (f.scales == SubScales::kSixBitPairs) return {{first - 32, second - 32}, {}};
+      return {{first, first}, {-second, -second}};
     }
-    return dot;
-  }
-  static float D(const uint8_t* group, size_t blocks, size_t b, size_t r) {
-    return F16ToF32(Load<uint16_t>(group + blocks * 16 * kRows, b * kRows + r));
-  }
-};
-
-struct Q6Weight {
-  static int32_t Dot(const uint8_t* group, size_t blocks, size_t b, size_t r, const QuantBlock& x) {
-    const uint8_t* high = group + blocks * 16 * kRows;
-    const uint8_t* scales = high + blocks * 8 * kRows;
-    int32_t below = 0, above = 0;
-    for (size_t i = 0; i < 16; ++i) {
-      const uint8_t v = group[((b * 4 + i / 4) * kRows + r) * 4 + i % 4];
-      const int h = high[((b * 2 + i / 8) * kRows + r) * 4 + i % 4] >> (i / 4 % 2 * 4);
-      below += (((v & 15) | (h & 3) << 4) - 32) * x.q[i];
-      above += (((v >> 4) | (h >> 2 & 3) << 4) - 32) * x.q[16 + i];
+    case SubScales::kSixBits: {
+      const int low = scales[b / 2 * kRows + r] >> (b % 2 * 4) & 15;
+      const int scale = (low | (upper[b / 4 * kRows + r] >> (b % 4 * 2) & 3) << 4) - 32;
+      return {{scale, scale}, {}};
     }
-    const size_t s = (b * kRows + r) * 2;
-    return Load<int8_t>(scales, s) * below + Load<int8_t>(scales, s + 1) * above;
+    case SubScales::kNone:
+      break;
   }
-  static float D(const uint8_t* group, size_t blocks, size_t b, size_t r) {
-    return F16ToF32(Load<uint16_t>(group + blocks * 26 * kRows, b / 8 * kRows + r));
-  }
-};
+  return {{1, 1}, {1, 1}};
+}
 
-template <class Weight>
+template <QuantFormat kFormat>
 float QuantProduct(const uint8_t* group, size_t r, const MatmulArgs& a, size_t c) {
+  constexpr QuantFormat f = kFormat;
   const QuantBlock* x = static_cast<const QuantBlock*>(a.x) + c * a.x_stride;
   const size_t blocks = a.k / kQuantValues;
+  const GroupLayout at = LayoutOf(f, blocks);
   float acc = 0;
   for (size_t b = 0; b < blocks; ++b) {
-    const float d = Weight::D(group, blocks, b, r) * x[b].d;
-    acc = std::fma(static_cast<float>(Weight::Dot(group, blocks, b, r, x[b])), d, acc);
+    int32_t sum[2] = {};
+    for (size_t i = 0; i < kQuantValues; ++i) {
+      const int code = CodeOf(f, at, group, b, r, i);
+      const int w = f.codebook == Codebook::kNone ? code - f.zero : CodebookValues(f)[code];
+      sum[i / 16] += w * x[b].q[i];
+    }
+    const Scales s = ScalesOf(f, at, group, b, r);
+    const int32_t dot = s.scale[0] * sum[0] + s.scale[1] * sum[1];
+    const uint8_t* d = group + at.d + b / BlocksPerD(f) * DBytes(f);
+    const float d_w = HasE8m0(f) ? HalfE8m0ToF32(d[r]) : F16ToF32(Load<uint16_t>(d, r));
+    acc = std::fma(static_cast<float>(dot), d_w * x[b].d, acc);
+    if (HasM(f)) {
+      const int32_t min = s.min[0] * x[b].sum[0] + s.min[1] * x[b].sum[1];
+      const float m_w = F16ToF32(Load<uint16_t>(d, kRows + r));
+      acc = std::fma(static_cast<float>(min), m_w * x[b].d, acc);
+    }
   }
   return acc;
 }
@@ -217,14 +239,19 @@ void Add(float* x, const float* y, size_t n) {
   for (size_t i = 0; i < n; ++i) x[i] += y[i];
 }
 
+template <size_t... kIndex>
+constexpr QuantMatmuls AllQuantMatmuls(std::index_sequence<kIndex...>) {
+  return {{Matmul<QuantProduct<kQuantFormats[kIndex]>>...}};
+}
+constexpr QuantMatmuls kQuantMatmuls =
+    AllQuantMatmuls(std::make_index_sequence<kQuantFormatCount>());
+
 constexpr KernelTable kTable = {
     .name = "scalar",
     .matmul_f32 = Matmul<FloatProduct<F32Weight>>,
     .matmul_f16 = Matmul<FloatProduct<F16Weight>>,
     .matmul_bf16 = Matmul<FloatProduct<Bf16Weight>>,
-    .matmul_q8_0 = Matmul<QuantProduct<Q8Weight>>,
-    .matmul_q4_0 = Matmul<QuantProduct<Q4Weight>>,
-    .matmul_q6_k = Matmul<QuantProduct<Q6Weight>>,
+    .matmul_quant = &kQuantMatmuls,
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .rope = Rope,

@@ -13,9 +13,7 @@ namespace efedllm::avx2 {
 void MatmulF32(const MatmulArgs& a);
 void MatmulF16(const MatmulArgs& a);
 void MatmulBf16(const MatmulArgs& a);
-void MatmulQ8_0(const MatmulArgs& a);
-void MatmulQ4_0(const MatmulArgs& a);
-void MatmulQ6K(const MatmulArgs& a);
+extern const QuantMatmuls kQuantMatmuls;
 void Quantize(const float* x, size_t blocks, QuantBlock* out);
 void RmsNorm(const float* x, const float* weight, size_t n, float epsilon, float* y);
 void Rope(float* x, size_t heads, size_t head_dim, size_t dims, const float* cos, const float* sin);

@@ -1,167 +1,238 @@
-// Q8_0, Q4_0 and Q6_K weights times int8 activations.
+// Block-format weights times int8 activations. vpmaddubsw adds two products of unsigned weights and
+// signed activations to an int16, which saturates: as many of these are added as are sure to fit,
+// and multiplied by the scale on the way to int32.
+#include <utility>
+
 #include "layers/kernels/avx2/avx2.h"
+#include "layers/kernels/group_layout.h"
 
 namespace efedllm::avx2 {
 namespace {
 
 constexpr size_t kRows = 16;
 
-__m256i Load(const uint8_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
+// What a kernel reads: eight of a group's 16 rows, and the columns.
+struct Place {
+  const uint8_t* group;
+  GroupLayout at;
+  int rows;  // 0: the first eight, 1: the others
+  const QuantBlock* x;
+  size_t stride;
+};
 
-// Four activations in every lane.
-__m256i Broadcast(const int8_t* q) {
+// A plane's 64 bytes have 32 of each half of the rows.
+__m256i LoadQuad(const Place& p, size_t offset) {
+  return _mm256_load_si256(reinterpret_cast<const __m256i*>(p.group + offset + p.rows * 32));
+}
+__m128i LoadPairs(const Place& p, const uint8_t* from) {
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(from + p.rows * 16));
+}
+__m256i LoadBytes(const Place& p, const uint8_t* from) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + p.rows * 8)));
+}
+
+// Four activations, or the block's two sums, in every lane.
+__m256i Broadcast(const void* p) {
   int32_t four;
-  __builtin_memcpy(&four, q, sizeof four);
+  __builtin_memcpy(&four, p, sizeof four);
   return _mm256_set1_epi32(four);
+}
+
+// The field of mask's width at the bit `from` of each byte, moved to where mask is, the bit `to`.
+__m256i Field(__m256i v, int from, int to, __m256i mask) {
+  const __m256i moved =
+      from >= to ? _mm256_srli_epi16(v, from - to) : _mm256_slli_epi16(v, to - from);
+  return _mm256_and_si256(moved, mask);
+}
+
+// Asks for what block b reads, of this group or of the next.
+template <QuantFormat kFormat>
+void Prefetch(const Place& p, size_t b, size_t blocks, size_t group_bytes) {
+  constexpr QuantFormat f = kFormat;
+  const uint8_t* group = p.group;
+  b += kPrefetchBytes / CodeBytesPerBlock(f);
+  if (b >= blocks) {
+    b -= blocks;
+    group += group_bytes;
+  }
+  const auto ask = [](const uint8_t* from, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(from + i, _MM_HINT_T0);
+  };
+  if (f.bits == 8) ask(group + b * 512, 512);
+  if (f.bits < 8 && HasNibbles(f)) ask(group + b * 256, 256);
+  if (f.bits < 8 && HasTwoBits(f)) ask(group + p.at.pairs + b * 128, 128);
+  if (f.bits < 8 && HasOneBit(f)) ask(group + p.at.bits + b * 64, 64);
+}
+
+// Whether weights go in with their sign: those that reach ±127 would not fit a byte's zero point
+// and an int16's sum.
+constexpr bool IsSigned(const QuantFormat& f) { return f.zero == 128; }
+
+// Quads of a block whose sums of two products an int16 holds.
+constexpr int QuadsPerSum(const QuantFormat& f) {
+  const int max = IsSigned(f)                     ? 128
+                  : f.codebook == Codebook::kNone ? (1 << f.bits) - 1
+                                                  : 12 + f.zero;
+  int quads = HasPairs(f) ? 4 : 8;
+  while (quads * 2 * 127 * max > 32767) quads /= 2;
+  return quads;
+}
+
+// Weights 4g to 4g + 3 of half h of block b: plus the zero point, or signed.
+template <QuantFormat kFormat>
+__m256i Weights(const Place& p, size_t b, int g, int h) {
+  constexpr QuantFormat f = kFormat;
+  if constexpr (f.bits == 8) return LoadQuad(p, ((b * 2 + h) * 4 + g) * 64);
+  __m256i code = _mm256_setzero_si256();
+  if constexpr (HasNibbles(f)) {
+    code = Field(LoadQuad(p, (b * 4 + g) * 64), 4 * h, 0, _mm256_set1_epi8(15));
+  }
+  if constexpr (HasTwoBits(f)) {
+    constexpr int kTo = TwoBitsAt(f);
+    const __m256i v = LoadQuad(p, p.at.pairs + (b * 2 + g / 2) * 64);
+    code = _mm256_or_si256(code, Field(v, g % 2 * 4 + h * 2, kTo, _mm256_set1_epi8(3 << kTo)));
+  }
+  if constexpr (HasOneBit(f)) {
+    constexpr int kTo = OneBitAt(f);
+    const __m256i v = LoadQuad(p, p.at.bits + b * 64);
+    code = _mm256_or_si256(code, Field(v, h * 4 + g, kTo, _mm256_set1_epi8(1 << kTo)));
+  }
+  if constexpr (f.codebook != Codebook::kNone) {
+    const __m128i book = _mm_loadu_si128(reinterpret_cast<const __m128i*>(CodebookValues(f)));
+    const __m128i values = IsSigned(f) ? book : _mm_add_epi8(book, _mm_set1_epi8(f.zero));
+    code = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), code);
+  }
+  return code;
+}
+
+// Of eight rows, as pairs of int16: a block's scales and mins below and above.
+struct Scales {
+  __m256i scale;
+  __m256i min;
+};
+
+template <QuantFormat kFormat>
+Scales ScalesOf(const Place& p, size_t b) {
+  const uint8_t* scales = p.group + p.at.scales;
+  const uint8_t* upper = p.group + p.at.upper_scales;
+  const __m256i nibble = _mm256_set1_epi32(15), two = _mm256_set1_epi32(0x30);
+  const __m256i bias = _mm256_set1_epi16(32), zero = _mm256_setzero_si256();
+  const auto twice = [](__m256i v) { return _mm256_or_si256(v, _mm256_slli_epi32(v, 16)); };
+  if constexpr (kFormat.scales == SubScales::kInt8Pairs) {
+    return {_mm256_cvtepi8_epi16(LoadPairs(p, scales + b * 32)), zero};
+  }
+  if constexpr (kFormat.scales == SubScales::kFourBitsMins) {
+    const __m256i v = _mm256_cvtepu8_epi16(LoadPairs(p, scales + b * 32));
+    return {_mm256_and_si256(v, _mm256_set1_epi16(15)),
+            _mm256_sub_epi16(zero, _mm256_srli_epi16(v, 4))};
+  }
+  if constexpr (kFormat.scales == SubScales::kSixBits) {
+    const int shift = static_cast<int>(b % 4);
+    const __m256i low = _mm256_srli_epi32(LoadBytes(p, scales + b / 2 * 16), shift % 2 * 4);
+    const __m256i high =
+        _mm256_srli_epi32(_mm256_slli_epi32(LoadBytes(p, upper + b / 4 * 16), 4), shift * 2);
+    const __m256i v = _mm256_or_si256(_mm256_and_si256(low, nibble), _mm256_and_si256(high, two));
+    return {_mm256_sub_epi16(twice(v), bias), zero};
+  }
+  if constexpr (kFormat.scales == SubScales::kSixBitPairs ||
+                kFormat.scales == SubScales::kSixBitsMins) {
+    const __m256i low = LoadBytes(p, scales + b * 16);
+    const __m256i high =
+        _mm256_srli_epi32(LoadBytes(p, upper + b / 2 * 16), static_cast<int>(b % 2 * 4));
+    const __m256i first = _mm256_or_si256(_mm256_and_si256(low, nibble),
+                                          _mm256_and_si256(_mm256_slli_epi32(high, 4), two));
+    const __m256i second = _mm256_or_si256(_mm256_srli_epi32(low, 4),
+                                           _mm256_and_si256(_mm256_slli_epi32(high, 2), two));
+    if constexpr (kFormat.scales == SubScales::kSixBitPairs) {
+      const __m256i both = _mm256_or_si256(first, _mm256_slli_epi32(second, 16));
+      return {_mm256_sub_epi16(both, bias), zero};
+    }
+    return {twice(first), _mm256_sub_epi16(zero, twice(second))};
+  }
+  return {_mm256_set1_epi16(1), _mm256_set1_epi16(1)};
+}
+
+// dot: the exact products of block b with kColumns columns, times the scales.
+template <QuantFormat kFormat, int kColumns>
+inline void Dots(const Place& p, size_t b, __m256i scale, __m256i* dot) {
+  constexpr QuantFormat f = kFormat;
+  constexpr int kQuads = QuadsPerSum(f);
+  // A half's scale, twice.
+  __m256i of_half[2] = {scale, scale};
+  if constexpr (HasPairs(f)) {
+    of_half[0] = _mm256_blend_epi16(scale, _mm256_slli_epi32(scale, 16), 0xaa);
+    of_half[1] = _mm256_blend_epi16(scale, _mm256_srli_epi32(scale, 16), 0x55);
+  }
+  // The zero point's part.
+  const __m256i zero = _mm256_mullo_epi16(scale, _mm256_set1_epi16(-f.zero));
+  for (int c = 0; c < kColumns; ++c) {
+    dot[c] = f.zero == 0 || IsSigned(f)
+                 ? _mm256_setzero_si256()
+                 : _mm256_madd_epi16(zero, Broadcast(p.x[c * p.stride + b].sum));
+  }
+  __m256i sum[kColumns];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    const __m256i w = Weights<f>(p, b, i % 4, i / 4);
+    const __m256i magnitude = IsSigned(f) ? _mm256_abs_epi8(w) : w;
+    for (int c = 0; c < kColumns; ++c) {
+      __m256i x = Broadcast(p.x[c * p.stride + b].q + 4 * i);
+      if (IsSigned(f)) x = _mm256_sign_epi8(x, w);
+      const __m256i products = _mm256_maddubs_epi16(magnitude, x);
+      sum[c] = i % kQuads == 0 ? products : _mm256_add_epi16(sum[c], products);
+      if (i % kQuads == kQuads - 1) {
+        dot[c] = _mm256_add_epi32(dot[c], _mm256_madd_epi16(sum[c], of_half[i / 4]));
+      }
+    }
+  }
 }
 
 __m256 HalfToFloat(const uint8_t* p) {
   return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
-template <size_t kBytes>
-void Prefetch(const uint8_t* p) {
-  for (size_t i = 0; i < kBytes; i += 64) _mm_prefetch(p + kPrefetchBytes + i, _MM_HINT_T0);
+template <QuantFormat kFormat>
+__m256 DOf(const Place& p, const uint8_t* d) {
+  if constexpr (!HasE8m0(kFormat)) return HalfToFloat(d + p.rows * 16);
+  const __m256i e = LoadBytes(p, d), one = _mm256_set1_epi32(1);
+  const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, one), 23);
+  const __m256i subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+  return _mm256_castsi256_ps(_mm256_blendv_epi8(subnormal, normal, _mm256_cmpgt_epi32(e, one)));
 }
 
-// A weight type's Ahead() prefetches what a block streams; its Dots() computes, for eight of a
-// group's rows (half 0 or 1), the exact products of block b with block b of kColumns columns.
-
-struct Q8 {
-  static constexpr size_t kBytesPerBlock = 512;  // of a group, before the scales
-  static constexpr size_t kBlocksPerScale = 1;
-
-  static inline void Ahead(const uint8_t* group, size_t, size_t b) {
-    Prefetch<kBytesPerBlock>(group + b * kBytesPerBlock);
-  }
-
-  // |w| times x with w's sign: 2 · 128 · 127 fits int16, as long as x is within ±127.
-  template <int kColumns>
-  static inline void Dots(const uint8_t* group, size_t, size_t b, int half, const QuantBlock* x,
-                          size_t stride, __m256i* dot) {
-    const __m256i one = _mm256_set1_epi16(1);
-    for (int c = 0; c < kColumns; ++c) dot[c] = _mm256_setzero_si256();
-    for (int g = 0; g < 8; ++g) {
-      const __m256i w = Load(group + b * kBytesPerBlock + g * 64 + half * 32);
-      const __m256i magnitude = _mm256_abs_epi8(w);
-      for (int c = 0; c < kColumns; ++c) {
-        const __m256i signed_x = _mm256_sign_epi8(Broadcast(x[c * stride + b].q + 4 * g), w);
-        const __m256i pairs = _mm256_maddubs_epi16(magnitude, signed_x);
-        dot[c] = _mm256_add_epi32(dot[c], _mm256_madd_epi16(pairs, one));
-      }
+// acc += block b, in the order of docs/numerics.md.
+template <QuantFormat kFormat, int kColumns>
+inline void AddBlock(const Place& p, size_t b, __m256* acc) {
+  const Scales scales = ScalesOf<kFormat>(p, b);
+  __m256i dot[kColumns];
+  Dots<kFormat, kColumns>(p, b, scales.scale, dot);
+  const uint8_t* d_at = p.group + p.at.d + b / BlocksPerD(kFormat) * DBytes(kFormat);
+  const __m256 d = DOf<kFormat>(p, d_at);
+  for (int c = 0; c < kColumns; ++c) {
+    const QuantBlock& x = p.x[c * p.stride + b];
+    const __m256 dx = _mm256_set1_ps(x.d);
+    acc[c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[c]), _mm256_mul_ps(d, dx), acc[c]);
+    if constexpr (HasM(kFormat)) {
+      const __m256 m = HalfToFloat(d_at + 32 + p.rows * 16);
+      const __m256 min = _mm256_cvtepi32_ps(_mm256_madd_epi16(scales.min, Broadcast(x.sum)));
+      acc[c] = _mm256_fmadd_ps(min, _mm256_mul_ps(m, dx), acc[c]);
     }
   }
-};
-
-struct Q4 {
-  static constexpr size_t kBytesPerBlock = 256;
-  static constexpr size_t kBlocksPerScale = 1;
-
-  static inline void Ahead(const uint8_t* group, size_t, size_t b) {
-    Prefetch<kBytesPerBlock>(group + b * kBytesPerBlock);
-  }
-
-  // Eight sums of 15 · 127 · 2 stay below 32768: one int16 sum serves the block. The zero point 8
-  // goes out at the end.
-  template <int kColumns>
-  static inline void Dots(const uint8_t* group, size_t, size_t b, int half, const QuantBlock* x,
-                          size_t stride, __m256i* dot) {
-    const __m256i mask = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
-    for (int c = 0; c < kColumns; ++c) dot[c] = _mm256_setzero_si256();
-    for (int g = 0; g < 4; ++g) {
-      const __m256i w = Load(group + b * kBytesPerBlock + g * 64 + half * 32);
-      const __m256i below = _mm256_and_si256(w, mask);
-      const __m256i above = _mm256_and_si256(_mm256_srli_epi16(w, 4), mask);
-      for (int c = 0; c < kColumns; ++c) {
-        const int8_t* q = x[c * stride + b].q + 4 * g;
-        dot[c] = _mm256_add_epi16(dot[c], _mm256_maddubs_epi16(below, Broadcast(q)));
-        dot[c] = _mm256_add_epi16(dot[c], _mm256_maddubs_epi16(above, Broadcast(q + 16)));
-      }
-    }
-    for (int c = 0; c < kColumns; ++c) {
-      const __m256i offset = _mm256_srai_epi32(_mm256_set1_epi32(x[c * stride + b].offset), 4);
-      dot[c] = _mm256_add_epi32(_mm256_madd_epi16(dot[c], one), offset);
-    }
-  }
-};
-
-struct Q6 {
-  static constexpr size_t kBytesPerBlock = 416;  // nibbles, upper bits, sub-scales
-  static constexpr size_t kBlocksPerScale = 8;
-
-  static inline void Ahead(const uint8_t* group, size_t blocks, size_t b) {
-    Prefetch<256>(group + b * 256);
-    Prefetch<128>(group + blocks * 256 + b * 128);
-  }
-
-  // Two sums of 63 · 127 · 2 fit int16; multiplying the pairs by the sub-scale joins them.
-  template <int kColumns>
-  static inline void Dots(const uint8_t* group, size_t blocks, size_t b, int half,
-                          const QuantBlock* x, size_t stride, __m256i* dot) {
-    const uint8_t* high = group + blocks * 256 + b * 128 + half * 32;
-    const uint8_t* scales = group + blocks * 384 + b * 32 + half * 16;
-    const __m256i mask = _mm256_set1_epi8(15), two_bits = _mm256_set1_epi8(0x30);
-    // [scale below, scale above] of each row, and each of them twice.
-    const __m256i both =
-        _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(scales)));
-    const __m256i scale_above = _mm256_blend_epi16(both, _mm256_srli_epi32(both, 16), 0x55);
-    const __m256i scale_below = _mm256_blend_epi16(both, _mm256_slli_epi32(both, 16), 0xaa);
-    for (int c = 0; c < kColumns; ++c) {  // the zero point, 32 in every weight
-      int32_t sums;
-      __builtin_memcpy(&sums, x[c * stride + b].sum, sizeof sums);
-      dot[c] =
-          _mm256_sub_epi32(_mm256_setzero_si256(),
-                           _mm256_slli_epi32(_mm256_madd_epi16(both, _mm256_set1_epi32(sums)), 5));
-    }
-    for (int h = 0; h < 2; ++h) {
-      const __m256i w0 = Load(group + b * 256 + h * 128 + half * 32);
-      const __m256i w1 = Load(group + b * 256 + h * 128 + 64 + half * 32);
-      const __m256i bits = Load(high + h * 64);
-      const __m256i below0 = _mm256_or_si256(
-          _mm256_and_si256(w0, mask), _mm256_and_si256(_mm256_slli_epi16(bits, 4), two_bits));
-      const __m256i above0 =
-          _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(w0, 4), mask),
-                          _mm256_and_si256(_mm256_slli_epi16(bits, 2), two_bits));
-      const __m256i below1 =
-          _mm256_or_si256(_mm256_and_si256(w1, mask), _mm256_and_si256(bits, two_bits));
-      const __m256i above1 =
-          _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(w1, 4), mask),
-                          _mm256_and_si256(_mm256_srli_epi16(bits, 2), two_bits));
-      for (int c = 0; c < kColumns; ++c) {
-        const int8_t* q = x[c * stride + b].q + 8 * h;
-        const __m256i below = _mm256_add_epi16(_mm256_maddubs_epi16(below0, Broadcast(q)),
-                                               _mm256_maddubs_epi16(below1, Broadcast(q + 4)));
-        const __m256i above = _mm256_add_epi16(_mm256_maddubs_epi16(above0, Broadcast(q + 16)),
-                                               _mm256_maddubs_epi16(above1, Broadcast(q + 20)));
-        dot[c] = _mm256_add_epi32(dot[c], _mm256_madd_epi16(below, scale_below));
-        dot[c] = _mm256_add_epi32(dot[c], _mm256_madd_epi16(above, scale_above));
-      }
-    }
-  }
-};
+}
 
 // The group of 16 rows from row on, times kColumns columns from column on.
-template <class W, int kColumns>
+template <QuantFormat kFormat, int kColumns>
 void Tile(const MatmulArgs& a, size_t row, size_t column) {
-  const uint8_t* group = a.w + row / kRows * a.group_bytes;
-  const QuantBlock* x = static_cast<const QuantBlock*>(a.x) + column * a.x_stride;
   const size_t blocks = a.k / kQuantValues;
-  const uint8_t* scales = group + blocks * W::kBytesPerBlock;
+  Place p = {a.w + row / kRows * a.group_bytes, LayoutOf(kFormat, blocks), 0,
+             static_cast<const QuantBlock*>(a.x) + column * a.x_stride, a.x_stride};
   __m256 acc[2][kColumns];
   for (auto& half : acc) {
     for (__m256& v : half) v = _mm256_setzero_ps();
   }
   for (size_t b = 0; b < blocks; ++b) {
-    if (column == 0) W::Ahead(group, blocks, b);
-    for (int half = 0; half < 2; ++half) {
-      __m256i dot[kColumns];
-      W::template Dots<kColumns>(group, blocks, b, half, x, a.x_stride, dot);
-      const __m256 d = HalfToFloat(scales + b / W::kBlocksPerScale * 32 + half * 16);
-      for (int c = 0; c < kColumns; ++c) {
-        const __m256 dd = _mm256_mul_ps(d, _mm256_broadcast_ss(&x[c * a.x_stride + b].d));
-        acc[half][c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[c]), dd, acc[half][c]);
-      }
-    }
+    if (column == 0) Prefetch<kFormat>(p, b, blocks, a.group_bytes);
+    for (p.rows = 0; p.rows < 2; ++p.rows) AddBlock<kFormat, kColumns>(p, b, acc[p.rows]);
   }
   const size_t rows = a.rows - row < kRows ? a.rows - row : kRows;
   for (int c = 0; c < kColumns; ++c) {
@@ -172,21 +243,24 @@ void Tile(const MatmulArgs& a, size_t row, size_t column) {
   }
 }
 
-template <class W>
+template <QuantFormat kFormat>
 void Matmul(const MatmulArgs& a) {
   for (size_t row = 0; row < a.rows; row += kRows) {
     size_t c = 0;
-    for (; c + 4 <= a.columns; c += 4) Tile<W, 4>(a, row, c);
-    if (a.columns - c == 3) Tile<W, 3>(a, row, c);
-    if (a.columns - c == 2) Tile<W, 2>(a, row, c);
-    if (a.columns - c == 1) Tile<W, 1>(a, row, c);
+    for (; c + 4 <= a.columns; c += 4) Tile<kFormat, 4>(a, row, c);
+    if (a.columns - c == 3) Tile<kFormat, 3>(a, row, c);
+    if (a.columns - c == 2) Tile<kFormat, 2>(a, row, c);
+    if (a.columns - c == 1) Tile<kFormat, 1>(a, row, c);
   }
+}
+
+template <size_t... kIndex>
+constexpr QuantMatmuls AllMatmuls(std::index_sequence<kIndex...>) {
+  return {{Matmul<kQuantFormats[kIndex]>...}};
 }
 
 }  // namespace
 
-void MatmulQ8_0(const MatmulArgs& a) { Matmul<Q8>(a); }
-void MatmulQ4_0(const MatmulArgs& a) { Matmul<Q4>(a); }
-void MatmulQ6K(const MatmulArgs& a) { Matmul<Q6>(a); }
+constexpr QuantMatmuls kQuantMatmuls = AllMatmuls(std::make_index_sequence<kQuantFormatCount>());
 
 }  // namespace efedllm::avx2

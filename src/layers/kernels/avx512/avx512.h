@@ -11,9 +11,7 @@ namespace efedllm::avx512 {
 void MatmulF32(const MatmulArgs& a);
 void MatmulF16(const MatmulArgs& a);
 void MatmulBf16(const MatmulArgs& a);
-void MatmulQ8_0(const MatmulArgs& a);
-void MatmulQ4_0(const MatmulArgs& a);
-void MatmulQ6K(const MatmulArgs& a);
+extern const QuantMatmuls kQuantMatmuls;
 void Attend(const AttendArgs& a);
 
 // As in the AVX2 kernels: whoever reads weights first asks for them this many bytes ahead.

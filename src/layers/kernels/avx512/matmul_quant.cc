@@ -1,174 +1,254 @@
-// Q8_0, Q4_0 and Q6_K weights times int8 activations, with VNNI: vpdpbusd adds four products of
-// unsigned weights and signed activations to an int32, exactly. What makes the weights unsigned
-// (their zero point times the sum of the activations) is where the sum begins.
+// Block-format weights times int8 activations, with VNNI: vpdpbusd adds four products of unsigned
+// weights and signed activations to an int32, exactly. What makes the weights unsigned (their zero
+// point times the sum of the activations) is where the sum begins.
+#include <utility>
+
 #include "layers/kernels/avx512/avx512.h"
+#include "layers/kernels/group_layout.h"
 
 namespace efedllm::avx512 {
 namespace {
 
 constexpr size_t kRows = 16;
 
-__m512i Load(const uint8_t* p) { return _mm512_load_si512(p); }
+// What a kernel reads in a group, and which rows and columns it computes.
+struct Place {
+  const uint8_t* group;
+  GroupLayout at;
+  const QuantBlock* x;
+  size_t stride;
+};
 
-// Four activations in every lane.
-__m512i Broadcast(const int8_t* q) {
+__m512i Load(const uint8_t* p) { return _mm512_load_si512(p); }
+__m256i LoadHalf(const uint8_t* p) {
+  return _mm256_load_si256(reinterpret_cast<const __m256i*>(p));
+}
+__m512i LoadBytes(const uint8_t* p) {
+  return _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
+}
+
+// Four activations, or the block's two sums, in every lane.
+__m512i Broadcast(const void* p) {
   int32_t four;
-  __builtin_memcpy(&four, q, sizeof four);
+  __builtin_memcpy(&four, p, sizeof four);
   return _mm512_set1_epi32(four);
 }
 
-template <size_t kBytes>
-void Prefetch(const uint8_t* p) {
-  for (size_t i = 0; i < kBytes; i += 64) _mm_prefetch(p + kPrefetchBytes + i, _MM_HINT_T0);
+// The bits of mask << from, in each of the lanes that mask tells of, moved to the bit `to`.
+__m512i Field(__m512i v, int from, int to, __m512i mask) {
+  const __m512i moved =
+      from >= to ? _mm512_srli_epi16(v, from - to) : _mm512_slli_epi16(v, to - from);
+  return _mm512_and_si512(moved, mask);
 }
 
-// A weight type's Ahead() prefetches what a block streams; its Dots() computes the exact products
-// of block b of a group's rows with block b of kColumns columns.
-
-struct Q8 {
-  static constexpr int kTileColumns = 8;
-  static constexpr size_t kBytesPerBlock = 512;  // of a group, before the scales
-  static constexpr size_t kBlocksPerScale = 1;
-
-  static inline void Ahead(const uint8_t* group, size_t, size_t b) {
-    Prefetch<kBytesPerBlock>(group + b * kBytesPerBlock);
+// Asks for what block b reads, of this group or of the next.
+template <QuantFormat kFormat>
+void Prefetch(const Place& p, size_t b, size_t blocks, size_t group_bytes) {
+  constexpr QuantFormat f = kFormat;
+  const uint8_t* group = p.group;
+  b += kPrefetchBytes / CodeBytesPerBlock(f);
+  if (b >= blocks) {
+    b -= blocks;
+    group += group_bytes;
   }
+  const auto ask = [](const uint8_t* from, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(from + i, _MM_HINT_T0);
+  };
+  if (f.bits == 8) ask(group + b * 512, 512);
+  if (f.bits < 8 && HasNibbles(f)) ask(group + b * 256, 256);
+  if (f.bits < 8 && HasTwoBits(f)) ask(group + p.at.pairs + b * 128, 128);
+  if (f.bits < 8 && HasOneBit(f)) ask(group + p.at.bits + b * 64, 64);
+}
 
-  template <int kColumns>
-  static inline void Dots(const uint8_t* group, size_t, size_t b, const QuantBlock* x,
-                          size_t stride, __m512i* dot) {
-    const __m512i plus128 = _mm512_set1_epi8(-128);
-    for (int c = 0; c < kColumns; ++c) dot[c] = _mm512_set1_epi32(x[c * stride + b].offset);
-    for (int g = 0; g < 8; ++g) {
-      const __m512i w = _mm512_xor_si512(Load(group + b * kBytesPerBlock + g * 64), plus128);
-      for (int c = 0; c < kColumns; ++c) {
-        dot[c] = _mm512_dpbusd_epi32(dot[c], w, Broadcast(x[c * stride + b].q + 4 * g));
-      }
+// Weights 4g to 4g + 3 of half h of block b, unsigned.
+template <QuantFormat kFormat>
+__m512i Weights(const Place& p, size_t b, int g, int h) {
+  constexpr QuantFormat f = kFormat;
+  if constexpr (f.bits == 8) {
+    const uint8_t* quad = p.group + ((b * 2 + h) * 4 + g) * 64;
+    return _mm512_xor_si512(Load(quad), _mm512_set1_epi8(-128));
+  }
+  __m512i code = _mm512_setzero_si512();
+  if constexpr (HasNibbles(f)) {
+    const __m512i v = Load(p.group + (b * 4 + g) * 64);
+    code = Field(v, 4 * h, 0, _mm512_set1_epi8(15));
+  }
+  if constexpr (HasTwoBits(f)) {
+    const __m512i v = Load(p.group + p.at.pairs + (b * 2 + g / 2) * 64);
+    constexpr int kTo = TwoBitsAt(f);
+    code = _mm512_or_si512(code, Field(v, g % 2 * 4 + h * 2, kTo, _mm512_set1_epi8(3 << kTo)));
+  }
+  if constexpr (HasOneBit(f)) {
+    const __m512i v = Load(p.group + p.at.bits + b * 64);
+    constexpr int kTo = OneBitAt(f);
+    code = _mm512_or_si512(code, Field(v, h * 4 + g, kTo, _mm512_set1_epi8(1 << kTo)));
+  }
+  if constexpr (f.codebook != Codebook::kNone) {
+    const __m128i book = _mm_loadu_si128(reinterpret_cast<const __m128i*>(CodebookValues(f)));
+    const __m512i values =
+        _mm512_broadcast_i32x4(_mm_add_epi8(book, _mm_set1_epi8(static_cast<char>(f.zero))));
+    code = _mm512_shuffle_epi8(values, code);
+  }
+  return code;
+}
+
+// Minus the zero point times the sum of the activations: of half h, or of all where one scale
+// serves the block.
+template <QuantFormat kFormat>
+__m512i FirstSum(const QuantBlock& x, int h) {
+  constexpr int kZero = kFormat.zero;
+  if constexpr (kZero == 0) return _mm512_setzero_si512();
+  if constexpr (kZero == 128) return _mm512_set1_epi32(x.offset);
+  const int32_t pair = HasPairs(kFormat) ? (h == 0 ? -kZero & 0xffff : -kZero * 65536)
+                                         : (-kZero & 0xffff) | -kZero * 65536;
+  return _mm512_madd_epi16(_mm512_set1_epi32(pair), Broadcast(x.sum));
+}
+
+// The exact sums of block b for kColumns columns; the two halves apart where they have scales of
+// their own.
+template <QuantFormat kFormat, int kColumns>
+inline void Dots(const Place& p, size_t b, __m512i dot[][kColumns]) {
+  constexpr int kLast = HasPairs(kFormat) ? 1 : 0;
+  for (int c = 0; c < kColumns; ++c) {
+    const QuantBlock& x = p.x[c * p.stride + b];
+    dot[0][c] = FirstSum<kFormat>(x, 0);
+    if (kLast == 1) dot[1][c] = FirstSum<kFormat>(x, 1);
+  }
+#pragma GCC unroll 4
+  for (int g = 0; g < 4; ++g) {
+    const __m512i below = Weights<kFormat>(p, b, g, 0), above = Weights<kFormat>(p, b, g, 1);
+    for (int c = 0; c < kColumns; ++c) {
+      const int8_t* q = p.x[c * p.stride + b].q + 4 * g;
+      dot[0][c] = _mm512_dpbusd_epi32(dot[0][c], below, Broadcast(q));
+      dot[kLast][c] = _mm512_dpbusd_epi32(dot[kLast][c], above, Broadcast(q + 16));
     }
   }
+}
+
+// Of 16 rows, as pairs of int16: a block's scales and mins below and above.
+struct Scales {
+  __m512i scale;
+  __m512i min;
 };
 
-struct Q4 {
-  static constexpr int kTileColumns = 8;
-  static constexpr size_t kBytesPerBlock = 256;
-  static constexpr size_t kBlocksPerScale = 1;
-
-  static inline void Ahead(const uint8_t* group, size_t, size_t b) {
-    Prefetch<kBytesPerBlock>(group + b * kBytesPerBlock);
+template <QuantFormat kFormat>
+Scales ScalesOf(const Place& p, size_t b) {
+  const uint8_t* scales = p.group + p.at.scales;
+  const uint8_t* upper = p.group + p.at.upper_scales;
+  const __m512i nibble = _mm512_set1_epi32(15), two = _mm512_set1_epi32(0x30);
+  const __m512i bias = _mm512_set1_epi16(32), zero = _mm512_setzero_si512();
+  const auto twice = [](__m512i v) { return _mm512_or_si512(v, _mm512_slli_epi32(v, 16)); };
+  if constexpr (kFormat.scales == SubScales::kInt8Pairs) {
+    return {_mm512_cvtepi8_epi16(LoadHalf(scales + b * 32)), zero};
   }
-
-  template <int kColumns>
-  static inline void Dots(const uint8_t* group, size_t, size_t b, const QuantBlock* x,
-                          size_t stride, __m512i* dot) {
-    const __m512i mask = _mm512_set1_epi8(15);
-    for (int c = 0; c < kColumns; ++c) {
-      dot[c] = _mm512_srai_epi32(_mm512_set1_epi32(x[c * stride + b].offset), 4);
-    }
-    for (int g = 0; g < 4; ++g) {
-      const __m512i w = Load(group + b * kBytesPerBlock + g * 64);
-      const __m512i below = _mm512_and_si512(w, mask);
-      const __m512i above = _mm512_and_si512(_mm512_srli_epi16(w, 4), mask);
-      for (int c = 0; c < kColumns; ++c) {
-        const int8_t* q = x[c * stride + b].q + 4 * g;
-        dot[c] = _mm512_dpbusd_epi32(dot[c], below, Broadcast(q));
-        dot[c] = _mm512_dpbusd_epi32(dot[c], above, Broadcast(q + 16));
-      }
-    }
+  if constexpr (kFormat.scales == SubScales::kFourBitsMins) {
+    const __m512i v = _mm512_cvtepu8_epi16(LoadHalf(scales + b * 32));
+    return {_mm512_and_si512(v, _mm512_set1_epi16(15)),
+            _mm512_sub_epi16(zero, _mm512_srli_epi16(v, 4))};
   }
-};
-
-struct Q6 {
-  static constexpr int kTileColumns = 4;  // two sums a column: more would not fit the registers
-  static constexpr size_t kBytesPerBlock = 416;  // nibbles, upper bits, sub-scales
-  static constexpr size_t kBlocksPerScale = 8;
-
-  static inline void Ahead(const uint8_t* group, size_t blocks, size_t b) {
-    Prefetch<256>(group + b * 256);
-    Prefetch<128>(group + blocks * 256 + b * 128);
+  if constexpr (kFormat.scales == SubScales::kSixBits) {
+    const __m512i low = _mm512_srli_epi32(LoadBytes(scales + b / 2 * 16), b % 2 * 4);
+    const __m512i high =
+        _mm512_srli_epi32(_mm512_slli_epi32(LoadBytes(upper + b / 4 * 16), 4), b % 4 * 2);
+    const __m512i v = _mm512_or_si512(_mm512_and_si512(low, nibble), _mm512_and_si512(high, two));
+    return {_mm512_sub_epi16(twice(v), bias), zero};
   }
+  if constexpr (kFormat.scales == SubScales::kSixBitPairs ||
+                kFormat.scales == SubScales::kSixBitsMins) {
+    const __m512i low = LoadBytes(scales + b * 16);
+    const __m512i high = _mm512_srli_epi32(LoadBytes(upper + b / 2 * 16), b % 2 * 4);
+    const __m512i first = _mm512_or_si512(_mm512_and_si512(low, nibble),
+                                          _mm512_and_si512(_mm512_slli_epi32(high, 4), two));
+    const __m512i second = _mm512_or_si512(_mm512_srli_epi32(low, 4),
+                                           _mm512_and_si512(_mm512_slli_epi32(high, 2), two));
+    if constexpr (kFormat.scales == SubScales::kSixBitPairs) {
+      const __m512i both = _mm512_or_si512(first, _mm512_slli_epi32(second, 16));
+      return {_mm512_sub_epi16(both, bias), zero};
+    }
+    return {twice(first), _mm512_sub_epi16(zero, twice(second))};
+  }
+  return {zero, _mm512_set1_epi16(1)};
+}
 
-  template <int kColumns>
-  static inline void Dots(const uint8_t* group, size_t blocks, size_t b, const QuantBlock* x,
-                          size_t stride, __m512i* dot) {
-    const uint8_t* high = group + blocks * 256 + b * 128;
-    const uint8_t* scales = group + blocks * 384 + b * 32;
-    const __m512i mask = _mm512_set1_epi8(15), two_bits = _mm512_set1_epi8(0x30);
-    __m512i below[kColumns], above[kColumns];
-    for (int c = 0; c < kColumns; ++c) {
-      below[c] = _mm512_set1_epi32(-32 * x[c * stride + b].sum[0]);
-      above[c] = _mm512_set1_epi32(-32 * x[c * stride + b].sum[1]);
+template <QuantFormat kFormat>
+__m512 DOf(const uint8_t* d) {
+  if constexpr (!HasE8m0(kFormat)) return _mm512_cvtph_ps(LoadHalf(d));
+  const __m512i e = LoadBytes(d), one = _mm512_set1_epi32(1);
+  const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, one), 23);
+  const __m512i subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+  return _mm512_castsi512_ps(
+      _mm512_mask_blend_epi32(_mm512_cmple_epi32_mask(e, one), normal, subnormal));
+}
+
+// acc += block b, in the order of docs/numerics.md. A sum times its scale is below 2^24, so that
+// floats hold it exactly. A zero's sign doesn't matter: acc is never -0.
+template <QuantFormat kFormat, int kColumns>
+inline void Join(const Place& p, size_t b, const __m512i dot[][kColumns], __m512* acc) {
+  const uint8_t* d_at = p.group + p.at.d + b / BlocksPerD(kFormat) * DBytes(kFormat);
+  const __m512 d = DOf<kFormat>(d_at);
+  const Scales scales = ScalesOf<kFormat>(p, b);
+  const __m512 below =
+      _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(scales.scale, 16), 16));
+  const __m512 above = _mm512_cvtepi32_ps(_mm512_srai_epi32(scales.scale, 16));
+  for (int c = 0; c < kColumns; ++c) {
+    const QuantBlock& x = p.x[c * p.stride + b];
+    const __m512 dx = _mm512_set1_ps(x.d);
+    __m512 sum = _mm512_cvtepi32_ps(dot[0][c]);
+    if constexpr (kFormat.scales != SubScales::kNone) sum = _mm512_mul_ps(sum, below);
+    if constexpr (HasPairs(kFormat)) {
+      sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[1][c]), above, sum);
     }
-    for (int g = 0; g < 4; ++g) {
-      const __m512i w = Load(group + b * 256 + g * 64);
-      const __m512i bits = Load(high + g / 2 * 64);
-      // The fields of a byte: below and above of an even g, then of an odd g.
-      const __m512i bits_below = g % 2 == 0 ? _mm512_slli_epi16(bits, 4) : bits;
-      const __m512i bits_above =
-          g % 2 == 0 ? _mm512_slli_epi16(bits, 2) : _mm512_srli_epi16(bits, 2);
-      const __m512i w_below =
-          _mm512_or_si512(_mm512_and_si512(w, mask), _mm512_and_si512(bits_below, two_bits));
-      const __m512i w_above = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(w, 4), mask),
-                                              _mm512_and_si512(bits_above, two_bits));
-      for (int c = 0; c < kColumns; ++c) {
-        const int8_t* q = x[c * stride + b].q + 4 * g;
-        below[c] = _mm512_dpbusd_epi32(below[c], w_below, Broadcast(q));
-        above[c] = _mm512_dpbusd_epi32(above[c], w_above, Broadcast(q + 16));
-      }
-    }
-    const __m512i both =
-        _mm512_cvtepi16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(scales)));
-    const __m512i scale_above = _mm512_srai_epi32(both, 8);
-    const __m512i scale_below = _mm512_srai_epi32(_mm512_slli_epi32(both, 24), 24);
-    for (int c = 0; c < kColumns; ++c) {
-      dot[c] = _mm512_add_epi32(_mm512_mullo_epi32(below[c], scale_below),
-                                _mm512_mullo_epi32(above[c], scale_above));
+    acc[c] = _mm512_fmadd_ps(sum, _mm512_mul_ps(d, dx), acc[c]);
+    if constexpr (HasM(kFormat)) {
+      const __m512 m = _mm512_cvtph_ps(LoadHalf(d_at + 32));
+      const __m512 min = _mm512_cvtepi32_ps(_mm512_madd_epi16(scales.min, Broadcast(x.sum)));
+      acc[c] = _mm512_fmadd_ps(min, _mm512_mul_ps(m, dx), acc[c]);
     }
   }
-};
+}
 
 // The group of 16 rows from row on, times kColumns columns from column on.
-template <class W, int kColumns>
+template <QuantFormat kFormat, int kColumns>
 void Tile(const MatmulArgs& a, size_t row, size_t column) {
-  const uint8_t* group = a.w + row / kRows * a.group_bytes;
-  const QuantBlock* x = static_cast<const QuantBlock*>(a.x) + column * a.x_stride;
   const size_t blocks = a.k / kQuantValues;
-  const uint8_t* scales = group + blocks * W::kBytesPerBlock;
+  const Place p = {a.w + row / kRows * a.group_bytes, LayoutOf(kFormat, blocks),
+                   static_cast<const QuantBlock*>(a.x) + column * a.x_stride, a.x_stride};
   __m512 acc[kColumns];
   for (__m512& v : acc) v = _mm512_setzero_ps();
   for (size_t b = 0; b < blocks; ++b) {
-    if (column == 0) W::Ahead(group, blocks, b);
-    __m512i dot[kColumns];
-    W::template Dots<kColumns>(group, blocks, b, x, a.x_stride, dot);
-    const __m512 d = _mm512_cvtph_ps(
-        _mm256_load_si256(reinterpret_cast<const __m256i*>(scales + b / W::kBlocksPerScale * 32)));
-    for (int c = 0; c < kColumns; ++c) {
-      const __m512 dd = _mm512_mul_ps(d, _mm512_set1_ps(x[c * a.x_stride + b].d));
-      acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[c]), dd, acc[c]);
-    }
+    if (column == 0) Prefetch<kFormat>(p, b, blocks, a.group_bytes);
+    __m512i dot[2][kColumns];
+    Dots<kFormat, kColumns>(p, b, dot);
+    Join<kFormat, kColumns>(p, b, dot, acc);
   }
   for (int c = 0; c < kColumns; ++c) {
     StoreRows(a.y + (column + c) * a.y_stride + row, a.rows - row, acc[c]);
   }
 }
 
-template <class W>
+template <QuantFormat kFormat>
 void Matmul(const MatmulArgs& a) {
+  // Two sums a column: more would not fit the registers.
+  constexpr int kTileColumns = HasPairs(kFormat) ? 4 : 8;
   for (size_t row = 0; row < a.rows; row += kRows) {
     size_t c = 0;
-    for (; c + W::kTileColumns <= a.columns; c += W::kTileColumns) {
-      Tile<W, W::kTileColumns>(a, row, c);
+    for (; c + kTileColumns <= a.columns; c += kTileColumns) {
+      Tile<kFormat, kTileColumns>(a, row, c);
     }
-    for (; c + 4 <= a.columns; c += 4) Tile<W, 4>(a, row, c);
-    if (a.columns - c == 3) Tile<W, 3>(a, row, c);
-    if (a.columns - c == 2) Tile<W, 2>(a, row, c);
-    if (a.columns - c == 1) Tile<W, 1>(a, row, c);
+    for (; c + 4 <= a.columns; c += 4) Tile<kFormat, 4>(a, row, c);
+    if (a.columns - c == 3) Tile<kFormat, 3>(a, row, c);
+    if (a.columns - c == 2) Tile<kFormat, 2>(a, row, c);
+    if (a.columns - c == 1) Tile<kFormat, 1>(a, row, c);
   }
+}
+
+template <size_t... kIndex>
+constexpr QuantMatmuls AllMatmuls(std::index_sequence<kIndex...>) {
+  return {{Matmul<kQuantFormats[kIndex]>...}};
 }
 
 }  // namespace
 
-void MatmulQ8_0(const MatmulArgs& a) { Matmul<Q8>(a); }
-void MatmulQ4_0(const MatmulArgs& a) { Matmul<Q4>(a); }
-void MatmulQ6K(const MatmulArgs& a) { Matmul<Q6>(a); }
+constexpr QuantMatmuls kQuantMatmuls = AllMatmuls(std::make_index_sequence<kQuantFormatCount>());
 
 }  // namespace efedllm::avx512
