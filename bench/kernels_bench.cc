@@ -35,7 +35,11 @@ class Weights {
     const uint16_t scale = F32ToF16(0x1p-10f);
     for (size_t i = 0; BlockValues(dtype) > 1 && i < gguf.size(); i += BlockBytes(dtype)) {
       const QuantFormat& format = QuantFormatOf(dtype);
-      if (!HasE8m0(format)) std::memcpy(&gguf[i + format.d_offset], &scale, 2);
+      if (HasE8m0(format)) {
+        gguf[i] = 118;
+      } else {
+        std::memcpy(&gguf[i + format.d_offset], &scale, 2);
+      }
       if (HasM(format)) std::memcpy(&gguf[i + format.m_offset], &scale, 2);
     }
     memory_.reset(new (std::align_val_t{64}) uint8_t[count() * bytes_]);

@@ -21,25 +21,12 @@ void PackFloats(const uint8_t* src, size_t cols, size_t r, uint8_t* group) {
   }
 }
 
-// The low nibbles, pairs of bits and single bits of 32 codes.
-struct CodePlanes {
-  uint8_t nibbles[16];
-  uint8_t pairs[8];
-  uint8_t bits[4];
-};
-
-CodePlanes SplitCodes(const QuantFormat& f, const uint8_t* codes) {
-  CodePlanes planes = {};
-  const int two = TwoBitsAt(f), one = OneBitAt(f);
+// The bits [at, at + bits) of 32 codes: of i below, of 16 + i above, in out[i].
+void Fold(const uint8_t* codes, int at, int bits, uint8_t* out) {
+  const int mask = (1 << bits) - 1;
   for (size_t i = 0; i < 16; ++i) {
-    const uint8_t below = codes[i], above = codes[16 + i];
-    planes.nibbles[i] = static_cast<uint8_t>((below & 15) | above << 4);
-    const int pairs = (below >> two & 3) | (above >> two & 3) << 2;
-    planes.pairs[i / 8 * 4 + i % 4] |= static_cast<uint8_t>(pairs << (i / 4 % 2 * 4));
-    const int single = (below >> one & 1) | (above >> one & 1) << 4;
-    planes.bits[i % 4] |= static_cast<uint8_t>(single << (i / 4));
+    out[i] = static_cast<uint8_t>((codes[i] >> at & mask) | (codes[16 + i] >> at & mask) << bits);
   }
-  return planes;
 }
 
 // count quads of a row's block b, to [b][count][r].
@@ -51,15 +38,30 @@ void PutQuads(const uint8_t* quads, size_t count, size_t b, size_t r, uint8_t* p
 
 void PutCodes(const QuantFormat& f, const GroupLayout& at, const uint8_t* codes, size_t b, size_t r,
               uint8_t* group) {
-  if (f.bits == 8) {
-    uint8_t bytes[32];
-    for (size_t i = 0; i < 32; ++i) bytes[i] = codes[i] ^ 0x80;
-    return PutQuads(bytes, 8, b, r, group);
+  uint8_t fields[16], joined[8];
+  if (HasNibbles(f)) {
+    Fold(codes, 0, 4, fields);
+    PutQuads(fields, 4, b, r, group);
   }
-  const CodePlanes planes = SplitCodes(f, codes);
-  if (HasNibbles(f)) PutQuads(planes.nibbles, 4, b, r, group);
-  if (HasTwoBits(f)) PutQuads(planes.pairs, 2, b, r, group + at.pairs);
-  if (HasOneBit(f)) PutQuads(planes.bits, 1, b, r, group + at.bits);
+  if (HasTwoBits(f)) {
+    Fold(codes, TwoBitsAt(f), 2, fields);
+    for (size_t i = 0; i < 8; ++i) {
+      const uint8_t* quad = fields + i / 4 * 8 + i % 4;
+      joined[i] = static_cast<uint8_t>(quad[0] | quad[4] << 4);
+    }
+    PutQuads(joined, 2, b, r, group + at.pairs);
+  }
+  if (HasOneBit(f)) {
+    for (size_t i = 0; i < 4; ++i) {
+      int bits = 0;
+      for (size_t g = 0; g < 4; ++g) {
+        bits |= (codes[4 * g + i] >> OneBitAt(f) & 1) << g;
+        bits |= (codes[16 + 4 * g + i] >> OneBitAt(f) & 1) << (4 + g);
+      }
+      joined[i] = static_cast<uint8_t>(bits);
+    }
+    PutQuads(joined, 1, b, r, group + at.bits);
+  }
 }
 
 // scale, min: of the block's two halves.
@@ -101,13 +103,20 @@ void PackQuants(const QuantFormat& f, const uint8_t* src, size_t cols, size_t r,
   const size_t values = BlockValues(f.dtype), bytes = BlockBytes(f.dtype);
   const size_t d_bytes = HasE8m0(f) ? 1 : 2;
   const GroupLayout at = LayoutOf(f, cols / 32);
+  // Blocks of 32 whole bytes or nibbles already have them in quads, at their end.
+  const bool has_quads = f.scales == SubScales::kNone && f.bits % 4 == 0;
+  const size_t quads = static_cast<size_t>(f.bits);
   UnpackedBlock block;
   for (size_t i = 0; i < cols / values; ++i, src += bytes) {
-    UnpackBlock(f, src, &block);
-    for (size_t j = 0; j < values / 32; ++j) {
-      const size_t b = i * (values / 32) + j;
-      PutCodes(f, at, block.codes + j * 32, b, r, group);
-      PutScales(f.scales, at, block.scales + j * 2, block.mins + j * 2, b, r, group);
+    if (has_quads) {
+      PutQuads(src + bytes - quads * 4, quads, i, r, group);
+    } else {
+      UnpackBlock(f, src, &block);
+      for (size_t j = 0; j < values / 32; ++j) {
+        const size_t b = i * (values / 32) + j;
+        PutCodes(f, at, block.codes + j * 32, b, r, group);
+        PutScales(f.scales, at, block.scales + j * 2, block.mins + j * 2, b, r, group);
+      }
     }
     uint8_t* d = group + at.d + i * DBytes(f);
     std::memcpy(d + r * d_bytes, src + f.d_offset, d_bytes);

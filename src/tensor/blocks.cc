@@ -24,13 +24,15 @@ void UnpackNibbles(const uint8_t* q, size_t n, uint8_t* codes) {
 
 // Two bits of each of 256 codes: fields of 32 bytes for the first 128, of the next 32 for the rest.
 void UnpackTwoBits(const uint8_t* q, uint8_t* codes) {
-  for (size_t i = 0; i < 256; ++i) codes[i] = q[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
+  for (int field = 0; field < 8; ++field, codes += 32) {
+    for (size_t i = 0; i < 32; ++i) codes[i] = q[field / 4 * 32 + i] >> (field % 4 * 2) & 3;
+  }
 }
 
 // Puts bit i / 32 of byte i % 32 onto code i.
 void AddBits(const uint8_t* h, int at, uint8_t* codes) {
-  for (size_t i = 0; i < 256; ++i) {
-    codes[i] |= static_cast<uint8_t>((h[i % 32] >> (i / 32) & 1) << at);
+  for (int field = 0; field < 8; ++field, codes += 32) {
+    for (size_t i = 0; i < 32; ++i) codes[i] |= static_cast<uint8_t>((h[i] >> field & 1) << at);
   }
 }
 
