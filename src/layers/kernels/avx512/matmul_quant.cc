@@ -41,23 +41,12 @@ __m512i Field(__m512i v, int from, int to, __m512i mask) {
   return _mm512_and_si512(moved, mask);
 }
 
-// Asks for what block b reads, of this group or of the next.
+// Asks for what is read kPrefetchBytes of codes after block b, in this group or the next.
 template <QuantFormat kFormat>
 void Prefetch(const Place& p, size_t b, size_t blocks, size_t group_bytes) {
-  constexpr QuantFormat f = kFormat;
-  const uint8_t* group = p.group;
-  b += kPrefetchBytes / CodeBytesPerBlock(f);
-  if (b >= blocks) {
-    b -= blocks;
-    group += group_bytes;
-  }
-  const auto ask = [](const uint8_t* from, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(from + i, _MM_HINT_T0);
-  };
-  if (f.bits == 8) ask(group + b * 512, 512);
-  if (f.bits < 8 && HasNibbles(f)) ask(group + b * 256, 256);
-  if (f.bits < 8 && HasTwoBits(f)) ask(group + p.at.pairs + b * 128, 128);
-  if (f.bits < 8 && HasOneBit(f)) ask(group + p.at.bits + b * 64, 64);
+  const size_t ahead = b + kPrefetchBytes / CodeBytesPerBlock(kFormat);
+  if (ahead < blocks) return PrefetchBlock<kFormat>(p.group, p.at, ahead);
+  PrefetchBlock<kFormat>(p.group + group_bytes, p.at, ahead - blocks);
 }
 
 // Weights 4g to 4g + 3 of half h of block b, unsigned.
