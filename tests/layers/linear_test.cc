@@ -22,7 +22,7 @@ TEST(Linear, ARowDependsOnNeitherBatchNorThreadsNorKernels) {
   constexpr uint64_t kSeed = 30;
   Random random(kSeed);
   for (DType dtype : kAllDtypes) {
-    const size_t rows = 300, cols = 512;
+    const size_t rows = 100, cols = 512;
     const OwnedMatrix w = OwnedMatrix::Random(random, dtype, rows, cols);
     const Matrix x = GaussianMatrix(random, 70, cols);
     Compute alone = *Compute::Create(0, "scalar");
