@@ -67,7 +67,7 @@ TEST(Gguf, ReadsTensorsOfVersions2And3) {
     GgufBuilder gguf;
     gguf.version = version;
     gguf.Tensor("a", 0, {3}, std::string(12, 'a')).Tensor("b", 8, {32, 2}, std::string(68, 'b'));
-    gguf.Tensor("odd", 12, {256}, std::string(144, 'c'));
+    gguf.Tensor("odd", 17, {256}, std::string(74, 'c'));
     const std::string bytes = gguf.Build();
     const auto file = GgufFile::Parse(BytesOf(bytes));
     ASSERT_TRUE(file.ok()) << file.status();
