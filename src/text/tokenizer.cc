@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
+#include "text/bpe_tokenizer.h"
 #include "text/spm_tokenizer.h"
 
 namespace efedllm {
@@ -14,9 +15,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(const GgufFile& fil
   }
   ASSIGN_OR_RETURN(const absl::string_view model, file.GetString("tokenizer.ggml.model"));
   if (model == "llama") return SpmTokenizer::Create(file);
-  return absl::UnimplementedError(
-      absl::StrCat("the tokenizer model \"", Printable(model),
-                   "\" is not supported; supported is \"llama\" (SentencePiece)"));
+  if (model == "gpt2") return BpeTokenizer::Create(file);
+  return absl::UnimplementedError(absl::StrCat(
+      "the tokenizer model \"", Printable(model),
+      "\" is not supported; supported are \"llama\" (SentencePiece) and \"gpt2\" (BPE)"));
 }
 
 std::vector<int32_t> Tokenizer::Encode(absl::string_view text,

@@ -41,4 +41,17 @@ Utf8Char DecodeUtf8(absl::string_view text) {
   return {Utf8Char::Kind::kValid, lead.bytes, code_point};
 }
 
+std::string EncodeUtf8(char32_t code_point) {
+  const auto tail = [code_point](int shift) {
+    return static_cast<char>(0x80 | ((code_point >> shift) & 0x3f));
+  };
+  const auto lead = [code_point](uint32_t mark, int shift) {
+    return static_cast<char>(mark | code_point >> shift);
+  };
+  if (code_point < 0x80) return {lead(0, 0)};
+  if (code_point < 0x800) return {lead(0xc0, 6), tail(0)};
+  if (code_point < 0x10000) return {lead(0xe0, 12), tail(6), tail(0)};
+  return {lead(0xf0, 18), tail(12), tail(6), tail(0)};
+}
+
 }  // namespace efedllm

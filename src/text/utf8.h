@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "absl/strings/string_view.h"
 
@@ -22,6 +23,9 @@ struct Utf8Char {
 
 // The first character of text, which must not be empty.
 Utf8Char DecodeUtf8(absl::string_view text);
+
+// Any code point, surrogates too.
+std::string EncodeUtf8(char32_t code_point);
 
 }  // namespace efedllm
 

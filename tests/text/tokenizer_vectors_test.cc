@@ -136,6 +136,16 @@ INSTANTIATE_TEST_SUITE_P(Spm, TokenizerVectors,
 INSTANTIATE_TEST_SUITE_P(Spm, LlamaCppTestData,
                          ::testing::Values("ggml-vocab-llama-spm", "ggml-vocab-phi-3"), TestName);
 
+INSTANTIATE_TEST_SUITE_P(Bpe, TokenizerVectors,
+                         ::testing::Values("ggml-vocab-gpt-2", "ggml-vocab-deepseek-llm",
+                                           "bpe-default", "bpe-llama-bpe", "bpe-qwen2",
+                                           "bpe-smollm", "bpe-tekken", "bpe-gpt-4o",
+                                           "bpe-deepseek-v3", "bpe-deepseek-r1-qwen"),
+                         TestName);
+INSTANTIATE_TEST_SUITE_P(Bpe, LlamaCppTestData,
+                         ::testing::Values("ggml-vocab-gpt-2", "ggml-vocab-deepseek-llm"),
+                         TestName);
+
 TEST(Tokenizer, SeedlingKeepsRoundTripsAndItsMarkers) {
   const auto file = GgufFile::Open(EFEDLLM_SOURCE_DIR "/models/seedling/seedling-q8_0.gguf");
   ASSERT_TRUE(file.ok()) << file.status();
