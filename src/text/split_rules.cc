@@ -189,10 +189,7 @@ size_t MatchTekken(const Characters& text, size_t at, size_t end) {
 
 // [!-/:-@[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|...
 size_t MatchDeepSeek3(const Characters& text, size_t at, size_t end) {
-  // llama.cpp's \p{S} lacks "~".
-  const auto is_sign = [](const Characters& t, size_t i) {
-    return IsA<Class::kPunctuation, Class::kSymbol>(t, i) && t[i] != '~';
-  };
+  const auto is_sign = IsA<Class::kPunctuation, Class::kSymbol>;
   const auto is_letter = IsA<Class::kLetter, Class::kMark>;
   if (IsAsciiSymbol(text[at])) {
     const size_t ascii_end = SkipWhile(IsAsciiLetter, text, at + 1, end);

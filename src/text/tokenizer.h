@@ -36,7 +36,8 @@ class Tokenizer {
   // broken vocabulary.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const GgufFile& file);
 
-  // Any bytes: what is not UTF-8 goes through byte tokens. Time is O(n log n) in the text's length.
+  // Any bytes: what is not UTF-8 goes through byte tokens, or (BPE) as a U+FFFD for each byte. Time
+  // is O(n log n) in the text's length.
   std::vector<int32_t> Encode(absl::string_view text, const TokenizeOptions& options) const;
 
   // The same for a prompt in pieces. They are one text: a token may span a boundary, but a special

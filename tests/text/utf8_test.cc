@@ -18,18 +18,8 @@ void Expect(const std::string& text, Kind kind, size_t bytes) {
 TEST(Utf8, ReadsTheFirstAndLastCharacterOfEachLength) {
   for (const char32_t c :
        {0x00u, 0x7fu, 0x80u, 0x7ffu, 0x800u, 0xd7ffu, 0xe000u, 0xffffu, 0x10000u, 0x10ffffu}) {
-    std::string text;
-    if (c < 0x80) {
-      text = {static_cast<char>(c)};
-    } else if (c < 0x800) {
-      text = {static_cast<char>(0xc0 | c >> 6), static_cast<char>(0x80 | (c & 0x3f))};
-    } else if (c < 0x10000) {
-      text = {static_cast<char>(0xe0 | c >> 12), static_cast<char>(0x80 | (c >> 6 & 0x3f)),
-              static_cast<char>(0x80 | (c & 0x3f))};
-    } else {
-      text = {static_cast<char>(0xf0 | c >> 18), static_cast<char>(0x80 | (c >> 12 & 0x3f)),
-              static_cast<char>(0x80 | (c >> 6 & 0x3f)), static_cast<char>(0x80 | (c & 0x3f))};
-    }
+    const std::string text = EncodeUtf8(c);
+    EXPECT_EQ(text.size(), c < 0x80 ? 1u : c < 0x800 ? 2u : c < 0x10000 ? 3u : 4u);
     EXPECT_EQ(DecodeUtf8(text + "x").code_point, c);
     Expect(text + "x", Kind::kValid, text.size());
     if (text.size() > 1)
