@@ -22,12 +22,7 @@ endif()
 
 find_program(EFEDLLM_CCACHE ccache)
 if(EFEDLLM_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER
-      ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
-      ${EFEDLLM_CCACHE})
-  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-    add_compile_options("SHELL:-Xclang -fno-pch-timestamp")
-  endif()
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${EFEDLLM_CCACHE})
 endif()
 find_program(EFEDLLM_LLD ld.lld)
 if(EFEDLLM_LLD AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
