@@ -110,7 +110,11 @@ TEST_F(SchedulerTest, AFailedStepReplaysWithoutAChangeOfText) {
   const GenerationInput input = Ask(LongText(60), 40);
   const Outcome alone = Alone(input);
   Start(/*stages=*/2);
+  pipeline_->Hold(true);  // so that the first fault surely meets a step in flight
   const auto generation = Submit(input);
+  ASSERT_TRUE(Eventually([&] { return !pipeline_->steps().empty(); }));
+  pipeline_->EndEpoch();
+  pipeline_->Hold(false);
   Outcome outcome;
   for (int fault = 0; fault < 4; ++fault) {
     auto event = generation->Next(absl::Seconds(10));
