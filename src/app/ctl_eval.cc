@@ -16,8 +16,8 @@
 #include "absl/types/span.h"
 #include "common/status_macros.h"
 #include "layers/compute.h"
-#include "model/gguf.h"
 #include "model/local_model.h"
+#include "model/model_file.h"
 
 namespace efedllm {
 namespace {
@@ -39,7 +39,7 @@ struct Evaluation {
 };
 
 absl::StatusOr<Evaluation> Evaluate(const EvalFlags& flags) {
-  ASSIGN_OR_RETURN(const GgufFile file, GgufFile::Open(flags.model));
+  ASSIGN_OR_RETURN(const ModelFile file, ModelFile::Open(flags.model));
   ASSIGN_OR_RETURN(Compute compute, Compute::Create(flags.threads, flags.kernels));
   LocalModelOptions options;
   options.kv_tokens = flags.tokens.size();

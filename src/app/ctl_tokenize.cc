@@ -14,7 +14,7 @@
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "common/units.h"
-#include "model/gguf.h"
+#include "model/model_file.h"
 #include "text/tokenizer.h"
 
 namespace efedllm {
@@ -57,7 +57,7 @@ void Print(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens, bool 
 }
 
 absl::Status RunTokenize(const TokenizeFlags& flags) {
-  ASSIGN_OR_RETURN(const GgufFile file, GgufFile::Open(flags.model));
+  ASSIGN_OR_RETURN(const ModelFile file, ModelFile::Open(flags.model));
   ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::Create(file));
   ASSIGN_OR_RETURN(const std::string text,
                    flags.text_file == "-" ? ReadStdin() : ReadFile(flags.text_file, kMaxTextBytes));

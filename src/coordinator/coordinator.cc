@@ -133,7 +133,7 @@ absl::Status Coordinator::Parts::Load() {
   limits = LimitsOf(options, model->config);
   model->context = limits.max_position;
   const std::string digests = options.state_dir + "/digests";
-  ASSIGN_OR_RETURN(hasher, TensorHasher::Create(model->file, options.model, digests));
+  ASSIGN_OR_RETURN(hasher, TensorHasher::Create(model->file, digests));
   weights = std::make_unique<WeightServer>(model->file);
   return absl::OkStatus();
 }

@@ -13,7 +13,7 @@
 namespace efedllm {
 
 absl::StatusOr<std::vector<LayerCost>> EpochBuilder::LayerCosts(const ModelConfig& config,
-                                                                const GgufFile& file) {
+                                                                const ModelFile& file) {
   std::vector<LayerCost> costs(config.layers);
   for (uint32_t layer = 0; layer < config.layers; ++layer) {
     ASSIGN_OR_RETURN(const std::vector<TensorSpec> tensors,

@@ -18,8 +18,8 @@
 #include "coordinator/pipeline.h"
 #include "coordinator/weight_server.h"
 #include "layers/compute.h"
-#include "model/gguf.h"
 #include "model/model_config.h"
+#include "model/model_file.h"
 #include "model/tensor_hasher.h"
 #include "net/credentials.h"
 #include "store/database.h"
@@ -32,7 +32,7 @@ namespace efedllm {
 struct EpochParts {
   Database& database;
   const Transport& transport;
-  const GgufFile& file;
+  const ModelFile& file;
   const ModelConfig& config;
   TensorHasher& hasher;
   WeightServer& weights;
@@ -62,7 +62,7 @@ class EpochBuilder {
 
   // The planner's input, layer by layer.
   static absl::StatusOr<std::vector<LayerCost>> LayerCosts(const ModelConfig& config,
-                                                           const GgufFile& file);
+                                                           const ModelFile& file);
 
   absl::StatusOr<Epoch> NextEpoch();
 

@@ -15,7 +15,7 @@ constexpr size_t kMaxInFlight = 3;  // 2 x stages + 1
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<LocalPipeline>> LocalPipeline::Create(
-    const ModelConfig& config, const GgufFile& file, WeightCache* cache,
+    const ModelConfig& config, const ModelFile& file, WeightCache* cache,
     const LocalPipelineOptions& options, Compute& compute) {
   StageOptions stage;
   stage.config = config;

@@ -13,7 +13,7 @@
 #include "common/bounded_queue.h"
 #include "coordinator/pipeline.h"
 #include "layers/compute.h"
-#include "model/gguf.h"
+#include "model/model_file.h"
 #include "model/stage_executor.h"
 #include "model/weight_cache.h"
 
@@ -31,7 +31,7 @@ class LocalPipeline final : public Pipeline {
   // Loads the weights and makes a real forward pass. compute is borrowed, outlives this, and is
   // used by nobody else at the same time. cache: may be null.
   static absl::StatusOr<std::unique_ptr<LocalPipeline>> Create(const ModelConfig& config,
-                                                               const GgufFile& file,
+                                                               const ModelFile& file,
                                                                WeightCache* cache,
                                                                const LocalPipelineOptions& options,
                                                                Compute& compute);

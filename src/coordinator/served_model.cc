@@ -19,7 +19,7 @@ std::string IdFromPath(absl::string_view path) {
   return std::string(path);
 }
 
-absl::StatusOr<ChatTemplate> FindChatTemplate(const GgufFile& file) {
+absl::StatusOr<ChatTemplate> FindChatTemplate(const ModelFile& file) {
   const auto text = file.GetString("tokenizer.chat_template");
   return ChatTemplate::Recognise(text.ok() ? *text : absl::string_view());
 }
@@ -31,7 +31,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const std::string
                                                                Compute& head_compute) {
   std::unique_ptr<ServedModel> model(new ServedModel);
   model->id = IdFromPath(path);
-  ASSIGN_OR_RETURN(model->file, GgufFile::Open(path));
+  ASSIGN_OR_RETURN(model->file, ModelFile::Open(path));
   ASSIGN_OR_RETURN(model->config, ModelConfigFromGguf(model->file));
   model->context = model->config.context;
   ASSIGN_OR_RETURN(model->tokenizer, Tokenizer::Create(model->file));

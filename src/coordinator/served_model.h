@@ -10,8 +10,8 @@
 #include "absl/strings/string_view.h"
 #include "layers/compute.h"
 #include "model/embedding.h"
-#include "model/gguf.h"
 #include "model/model_config.h"
+#include "model/model_file.h"
 #include "model/weight_cache.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -36,7 +36,7 @@ struct ServedModel {
   uint32_t context =
       0;           // tokens that a sequence may have: config.context, or what the operator set
   std::string id;  // the file's name without folder and ".gguf"
-  GgufFile file;
+  ModelFile file;
   ModelConfig config;
   std::unique_ptr<Tokenizer> tokenizer;
   absl::StatusOr<ChatTemplate> chat_template;  // its error is what a chat request gets

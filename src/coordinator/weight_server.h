@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "cluster/tensor_spec.h"
-#include "model/gguf.h"
+#include "model/model_file.h"
 #include "wire/cluster_service.h"
 
 namespace efedllm {
@@ -20,7 +20,7 @@ namespace efedllm {
 class WeightServer {
  public:
   // max_streams: fetches at a time; more are told to come again.
-  explicit WeightServer(const GgufFile& file, size_t max_streams = 128)
+  explicit WeightServer(const ModelFile& file, size_t max_streams = 128)
       : file_(file), max_streams_(max_streams) {}
 
   // From now on these may be fetched. They have their digests.
@@ -35,15 +35,15 @@ class WeightServer {
  private:
   class Stream;
 
-  absl::StatusOr<const GgufTensor*> Begin(const v1::FetchTensorRequest& request)
+  absl::StatusOr<const ModelTensor*> Begin(const v1::FetchTensorRequest& request)
       ABSL_LOCKS_EXCLUDED(mu_);
   void Finished() ABSL_LOCKS_EXCLUDED(mu_);
 
-  const GgufFile& file_;
+  const ModelFile& file_;
   const size_t max_streams_;
 
   absl::Mutex mu_;
-  absl::flat_hash_map<std::string, const GgufTensor*> offered_ ABSL_GUARDED_BY(mu_);  // by id
+  absl::flat_hash_map<std::string, const ModelTensor*> offered_ ABSL_GUARDED_BY(mu_);  // by id
   size_t streams_ ABSL_GUARDED_BY(mu_) = 0;
 };
 

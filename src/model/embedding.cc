@@ -14,7 +14,7 @@
 
 namespace efedllm {
 
-absl::StatusOr<Embedding> Embedding::Create(const ModelConfig& config, const GgufFile& file) {
+absl::StatusOr<Embedding> Embedding::Create(const ModelConfig& config, const ModelFile& file) {
   ASSIGN_OR_RETURN(const TensorSpec spec, EmbeddingTensor(config, file));
   Embedding embedding;
   embedding.dtype_ = spec.dtype;
@@ -54,7 +54,7 @@ OutputHead::OutputHead(const ModelConfig& config, std::shared_ptr<const PackedTe
       linear_(compute) {}
 
 absl::StatusOr<std::unique_ptr<OutputHead>> OutputHead::Create(const ModelConfig& config,
-                                                               const GgufFile& file,
+                                                               const ModelFile& file,
                                                                WeightCache* cache, Compute& compute,
                                                                TensorHasher* hasher) {
   ASSIGN_OR_RETURN(const HeadSpecs specs, HeadTensors(config, file));

@@ -12,8 +12,8 @@
 #include "absl/types/span.h"
 #include "layers/compute.h"
 #include "layers/linear.h"
-#include "model/gguf.h"
 #include "model/model_config.h"
+#include "model/model_file.h"
 #include "model/tensor_hasher.h"
 #include "model/weight_cache.h"
 #include "tensor/dtype.h"
@@ -24,7 +24,7 @@ namespace efedllm {
 // Reads rows of token_embd.weight straight from the mapped file. Thread-safe. Borrows file.
 class Embedding {
  public:
-  static absl::StatusOr<Embedding> Create(const ModelConfig& config, const GgufFile& file);
+  static absl::StatusOr<Embedding> Create(const ModelConfig& config, const ModelFile& file);
 
   // out: [tokens.size(), d_model]. InvalidArgument: a token outside of the vocabulary.
   // DataLoss: a row that is not finite.
@@ -43,7 +43,7 @@ class OutputHead {
  public:
   // compute is borrowed and outlives this. cache, hasher: as for LoadStageTensors.
   static absl::StatusOr<std::unique_ptr<OutputHead>> Create(const ModelConfig& config,
-                                                            const GgufFile& file,
+                                                            const ModelFile& file,
                                                             WeightCache* cache, Compute& compute,
                                                             TensorHasher* hasher = nullptr);
   // hidden: [n, d_model]; logits: [n, vocab]. Borrowed. A row of logits depends on its row of

@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/logging.h"
@@ -41,7 +42,7 @@ enum ValueType : uint32_t {
 };
 
 template <class T, class Wide>
-absl::StatusOr<GgufArray> ReadNumbers(GgufReader& reader, uint64_t count) {
+absl::StatusOr<MetadataArray> ReadNumbers(GgufReader& reader, uint64_t count) {
   RETURN_IF_ERROR(reader.NeedElements(count, sizeof(T), "array"));
   std::vector<Wide> values;
   values.reserve(count);
@@ -49,10 +50,10 @@ absl::StatusOr<GgufArray> ReadNumbers(GgufReader& reader, uint64_t count) {
     ASSIGN_OR_RETURN(const T value, reader.Read<T>("array element"));
     values.push_back(static_cast<Wide>(value));
   }
-  return GgufArray{GgufArray::Numbers(std::move(values))};
+  return MetadataArray{MetadataArray::Numbers(std::move(values))};
 }
 
-absl::StatusOr<GgufArray> ReadStringArray(GgufReader& reader, uint64_t count) {
+absl::StatusOr<MetadataArray> ReadStringArray(GgufReader& reader, uint64_t count) {
   RETURN_IF_ERROR(reader.NeedElements(count, sizeof(uint64_t), "string array"));
   std::vector<absl::string_view> strings;
   strings.reserve(count);
@@ -60,11 +61,11 @@ absl::StatusOr<GgufArray> ReadStringArray(GgufReader& reader, uint64_t count) {
     ASSIGN_OR_RETURN(const absl::string_view text, reader.ReadString("string"));
     strings.push_back(text);
   }
-  return GgufArray{std::move(strings)};
+  return MetadataArray{std::move(strings)};
 }
 
 // elements_left: how many more array elements this file may have.
-absl::StatusOr<GgufArray> ReadArray(GgufReader& reader, uint64_t& elements_left) {
+absl::StatusOr<MetadataArray> ReadArray(GgufReader& reader, uint64_t& elements_left) {
   const uint64_t at = reader.offset();
   ASSIGN_OR_RETURN(const uint32_t type, reader.Read<uint32_t>("array type"));
   ASSIGN_OR_RETURN(const uint64_t count, reader.Read<uint64_t>("array length"));
@@ -106,12 +107,12 @@ absl::StatusOr<GgufArray> ReadArray(GgufReader& reader, uint64_t& elements_left)
 }
 
 template <class T, class Wide>
-absl::StatusOr<GgufValue> ReadScalar(GgufReader& reader) {
+absl::StatusOr<MetadataValue> ReadScalar(GgufReader& reader) {
   ASSIGN_OR_RETURN(const T value, reader.Read<T>("value"));
-  return GgufValue(static_cast<Wide>(value));
+  return MetadataValue(static_cast<Wide>(value));
 }
 
-absl::StatusOr<GgufValue> ReadValue(GgufReader& reader, uint64_t& elements_left) {
+absl::StatusOr<MetadataValue> ReadValue(GgufReader& reader, uint64_t& elements_left) {
   const uint64_t at = reader.offset();
   ASSIGN_OR_RETURN(const uint32_t type, reader.Read<uint32_t>("value type"));
   switch (type) {
@@ -133,11 +134,11 @@ absl::StatusOr<GgufValue> ReadValue(GgufReader& reader, uint64_t& elements_left)
       return ReadScalar<uint8_t, bool>(reader);
     case kString: {
       ASSIGN_OR_RETURN(const absl::string_view text, reader.ReadString("string value"));
-      return GgufValue(text);
+      return MetadataValue(text);
     }
     case kArray: {
-      ASSIGN_OR_RETURN(GgufArray array, ReadArray(reader, elements_left));
-      return GgufValue(std::move(array));
+      ASSIGN_OR_RETURN(MetadataArray array, ReadArray(reader, elements_left));
+      return MetadataValue(std::move(array));
     }
     case kUint64:
       return ReadScalar<uint64_t, uint64_t>(reader);
@@ -170,7 +171,7 @@ absl::Status CheckMagicAndVersion(GgufReader& reader) {
 }
 
 struct TensorPlace {
-  GgufTensor tensor;
+  ModelTensor tensor;
   uint64_t info_offset = 0;  // where the tensor's entry stands in the file
   uint64_t data_offset = 0;  // relative to the data section
 };
@@ -205,7 +206,7 @@ absl::StatusOr<TensorPlace> ReadTensorInfo(GgufReader& reader) {
 
 // Bytes of the tensor's data; nullopt where the type is not known to us.
 absl::StatusOr<std::optional<uint64_t>> DataBytes(const TensorPlace& place) {
-  const GgufTensor& tensor = place.tensor;
+  const ModelTensor& tensor = place.tensor;
   const std::optional<DType> dtype = DTypeFromGguf(tensor.gguf_type);
   if (!dtype) return std::optional<uint64_t>();
   std::optional<uint64_t> bytes = RowBytes(*dtype, tensor.shape[0]);
@@ -272,9 +273,9 @@ absl::Status CheckCount(uint64_t count, uint64_t limit, absl::string_view what) 
   return MalformedGguf(8, absl::StrCat(count, " ", what, "; at most ", limit, " are allowed"));
 }
 
-absl::StatusOr<absl::flat_hash_map<absl::string_view, GgufValue>> ReadValues(GgufReader& reader,
-                                                                             uint64_t count) {
-  absl::flat_hash_map<absl::string_view, GgufValue> values;
+absl::StatusOr<absl::flat_hash_map<absl::string_view, MetadataValue>> ReadValues(GgufReader& reader,
+                                                                                 uint64_t count) {
+  absl::flat_hash_map<absl::string_view, MetadataValue> values;
   uint64_t elements_left = kMaxArrayElements;
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t at = reader.offset();
@@ -291,19 +292,24 @@ absl::StatusOr<absl::flat_hash_map<absl::string_view, GgufValue>> ReadValues(Ggu
   return values;
 }
 
-}  // namespace
-
-absl::StatusOr<GgufFile> GgufFile::Open(const std::string& path) {
-  ASSIGN_OR_RETURN(MappedFile mapping, MappedFile::Open(path));
-  absl::StatusOr<GgufFile> file = Parse(mapping.bytes());
-  if (!file.ok()) {
-    return absl::Status(file.status().code(), absl::StrCat(path, ": ", file.status().message()));
+absl::StatusOr<uint64_t> ReadAlignment(
+    const absl::flat_hash_map<absl::string_view, MetadataValue>& values) {
+  const auto found = values.find("general.alignment");
+  if (found == values.end()) return kDefaultAlignment;
+  const auto* alignment = std::get_if<uint64_t>(&found->second);
+  if (alignment == nullptr || *alignment < 8 || *alignment > kMaxAlignment ||
+      (*alignment & (*alignment - 1)) != 0) {
+    const std::string text = alignment == nullptr ? "no number" : absl::StrCat(*alignment);
+    return absl::InvalidArgumentError(absl::StrCat("GGUF: general.alignment is ", text,
+                                                   ", not a power of two from 8 to ", kMaxAlignment,
+                                                   kGgufDamaged));
   }
-  file->mapping_ = std::move(mapping);
-  return file;
+  return *alignment;
 }
 
-absl::StatusOr<GgufFile> GgufFile::Parse(absl::Span<const uint8_t> bytes) {
+}  // namespace
+
+absl::StatusOr<ModelContents> ReadGguf(absl::Span<const uint8_t> bytes) {
   GgufReader reader(bytes);
   RETURN_IF_ERROR(CheckMagicAndVersion(reader));
   ASSIGN_OR_RETURN(const uint64_t tensor_count, reader.Read<uint64_t>("tensor count"));
@@ -311,34 +317,26 @@ absl::StatusOr<GgufFile> GgufFile::Parse(absl::Span<const uint8_t> bytes) {
   RETURN_IF_ERROR(CheckCount(tensor_count, kMaxTensors, "tensors"));
   RETURN_IF_ERROR(CheckCount(value_count, kMaxValues, "metadata keys"));
 
-  GgufFile file;
-  file.bytes_ = bytes;
-  ASSIGN_OR_RETURN(file.values_, ReadValues(reader, value_count));
-  uint64_t alignment = kDefaultAlignment;
-  if (file.FindValue("general.alignment") != nullptr) {
-    ASSIGN_OR_RETURN(alignment, file.GetUint("general.alignment"));
-    if (alignment < 8 || alignment > kMaxAlignment || (alignment & (alignment - 1)) != 0) {
-      return absl::InvalidArgumentError(absl::StrCat("GGUF: general.alignment is ", alignment,
-                                                     ", not a power of two from 8 to ",
-                                                     kMaxAlignment, kGgufDamaged));
-    }
-  }
-
+  ModelContents contents;
+  ASSIGN_OR_RETURN(contents.values, ReadValues(reader, value_count));
+  ASSIGN_OR_RETURN(const uint64_t alignment, ReadAlignment(contents.values));
   std::vector<TensorPlace> places;
+  absl::flat_hash_set<absl::string_view> names;
   for (uint64_t i = 0; i < tensor_count; ++i) {
     ASSIGN_OR_RETURN(TensorPlace place, ReadTensorInfo(reader));
-    if (!file.tensor_index_.emplace(place.tensor.name, i).second) {
+    if (!names.insert(place.tensor.name).second) {
       return MalformedGguf(place.info_offset,
                            absl::StrCat("tensor ", Printable(place.tensor.name), " stands twice"));
     }
     places.push_back(std::move(place));
   }
   const uint64_t padding = (alignment - reader.offset() % alignment) % alignment;
-  file.header_ = bytes.first(reader.offset() + std::min(padding, reader.remaining()));
-  RETURN_IF_ERROR(PlaceTensors(bytes.subspan(file.header_.size()), alignment, places));
+  const auto header = bytes.first(reader.offset() + std::min(padding, reader.remaining()));
+  RETURN_IF_ERROR(PlaceTensors(bytes.subspan(header.size()), alignment, places));
   RETURN_IF_ERROR(CheckNoOverlap(places));
-  for (TensorPlace& place : places) file.tensors_.push_back(std::move(place.tensor));
-  return file;
+  for (TensorPlace& place : places) contents.tensors.push_back(std::move(place.tensor));
+  contents.parts.push_back({"", MappedFile(), bytes, header});
+  return contents;
 }
 
 }  // namespace efedllm

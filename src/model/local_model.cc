@@ -37,7 +37,7 @@ absl::Status CheckComplete(const std::vector<LayerRange>& stages, uint32_t layer
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<LocalModel>> LocalModel::Create(const GgufFile& file,
+absl::StatusOr<std::unique_ptr<LocalModel>> LocalModel::Create(const ModelFile& file,
                                                                const LocalModelOptions& options,
                                                                Compute& compute) {
   ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigFromGguf(file));

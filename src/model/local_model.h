@@ -15,8 +15,8 @@
 #include "cluster/step.h"
 #include "layers/compute.h"
 #include "model/embedding.h"
-#include "model/gguf.h"
 #include "model/model_config.h"
+#include "model/model_file.h"
 #include "model/stage_executor.h"
 #include "tensor/matrix.h"
 
@@ -32,7 +32,7 @@ struct LocalModelOptions {
 class LocalModel {
  public:
   // file and compute are borrowed and outlive this. Weights are packed into memory.
-  static absl::StatusOr<std::unique_ptr<LocalModel>> Create(const GgufFile& file,
+  static absl::StatusOr<std::unique_ptr<LocalModel>> Create(const ModelFile& file,
                                                             const LocalModelOptions& options,
                                                             Compute& compute);
 

@@ -10,14 +10,14 @@
 #include "absl/strings/string_view.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
-#include "model/gguf.h"
+#include "model/model_file.h"
 #include "model/weights.h"
 
 namespace efedllm {
 namespace {
 
 // A whole number that must be there and fit 32 bits.
-absl::StatusOr<uint32_t> RequiredUint(const GgufFile& file, absl::string_view key) {
+absl::StatusOr<uint32_t> RequiredUint(const ModelFile& file, absl::string_view key) {
   ASSIGN_OR_RETURN(const uint64_t value, file.GetUint(key));
   if (value > std::numeric_limits<uint32_t>::max()) {
     return absl::InvalidArgumentError(
@@ -26,17 +26,17 @@ absl::StatusOr<uint32_t> RequiredUint(const GgufFile& file, absl::string_view ke
   return static_cast<uint32_t>(value);
 }
 
-absl::StatusOr<uint32_t> UintOr(const GgufFile& file, absl::string_view key, uint32_t fallback) {
+absl::StatusOr<uint32_t> UintOr(const ModelFile& file, absl::string_view key, uint32_t fallback) {
   if (file.FindValue(key) == nullptr) return fallback;
   return RequiredUint(file, key);
 }
 
-absl::StatusOr<double> FloatOr(const GgufFile& file, absl::string_view key, double fallback) {
+absl::StatusOr<double> FloatOr(const ModelFile& file, absl::string_view key, double fallback) {
   if (file.FindValue(key) == nullptr) return fallback;
   return file.GetFloat(key);
 }
 
-absl::Status CheckArchitecture(const GgufFile& file) {
+absl::Status CheckArchitecture(const ModelFile& file) {
   if (file.FindValue("split.count") != nullptr) {
     ASSIGN_OR_RETURN(const uint64_t parts, file.GetUint("split.count"));
     if (parts > 1) {
@@ -59,7 +59,7 @@ absl::Status CheckArchitecture(const GgufFile& file) {
 }
 
 // Features that llama files may ask for and that this build can't compute.
-absl::Status CheckFeatures(const GgufFile& file) {
+absl::Status CheckFeatures(const ModelFile& file) {
   ASSIGN_OR_RETURN(const uint32_t experts, UintOr(file, "llama.expert_count", 0));
   if (experts > 0) {
     return absl::UnimplementedError(
@@ -75,7 +75,7 @@ absl::Status CheckFeatures(const GgufFile& file) {
 }
 
 // No scaling, or the linear one.
-absl::Status ReadRopeScale(const GgufFile& file, ModelConfig& config) {
+absl::Status ReadRopeScale(const ModelFile& file, ModelConfig& config) {
   ASSIGN_OR_RETURN(double factor, FloatOr(file, "llama.rope.scale_linear", 1));
   ASSIGN_OR_RETURN(factor, FloatOr(file, "llama.rope.scaling.factor", factor));
   absl::string_view type = "linear";  // what a factor without a type means
@@ -91,7 +91,7 @@ absl::Status ReadRopeScale(const GgufFile& file, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status ReadHeads(const GgufFile& file, ModelConfig& config) {
+absl::Status ReadHeads(const ModelFile& file, ModelConfig& config) {
   ASSIGN_OR_RETURN(config.heads, RequiredUint(file, "llama.attention.head_count"));
   ASSIGN_OR_RETURN(config.kv_heads, UintOr(file, "llama.attention.head_count_kv", config.heads));
   if (config.heads == 0 || config.kv_heads == 0) {
@@ -110,8 +110,8 @@ absl::Status ReadHeads(const GgufFile& file, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status ReadVocabulary(const GgufFile& file, ModelConfig& config) {
-  const GgufTensor* embedding = file.FindTensor("token_embd.weight");
+absl::Status ReadVocabulary(const ModelFile& file, ModelConfig& config) {
+  const ModelTensor* embedding = file.FindTensor("token_embd.weight");
   if (embedding == nullptr || embedding->shape.size() != 2) {
     return absl::InvalidArgumentError(
         "the GGUF has no tensor token_embd.weight [vocabulary, width]");
@@ -134,7 +134,7 @@ absl::Status ReadVocabulary(const GgufFile& file, ModelConfig& config) {
 
 }  // namespace
 
-absl::StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file) {
+absl::StatusOr<ModelConfig> ModelConfigFromGguf(const ModelFile& file) {
   RETURN_IF_ERROR(CheckArchitecture(file));
   RETURN_IF_ERROR(CheckFeatures(file));
   ModelConfig config;

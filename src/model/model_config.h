@@ -7,11 +7,11 @@
 
 namespace efedllm {
 
-class GgufFile;
+class ModelFile;
 
 // Unimplemented: an architecture or feature (experts, RoPE scaling kind ...) that this build can't
 // run, by name. InvalidArgument: missing or absurd metadata.
-absl::StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file);
+absl::StatusOr<ModelConfig> ModelConfigFromGguf(const ModelFile& file);
 
 }  // namespace efedllm
 

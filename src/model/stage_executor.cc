@@ -206,17 +206,17 @@ uint64_t KvBytesPerToken(const ModelConfig& config) {
   return KvShape{1, config.kv_heads, config.head_dim}.BytesPerToken();
 }
 
-absl::StatusOr<std::vector<StageTensor>> LoadTensors(const GgufFile& file,
+absl::StatusOr<std::vector<StageTensor>> LoadTensors(const ModelFile& file,
                                                      std::vector<TensorSpec> specs,
                                                      WeightCache* cache, TensorHasher* hasher) {
   std::unique_ptr<TensorHasher> own_hasher;
   if (cache != nullptr && hasher == nullptr) {
-    ASSIGN_OR_RETURN(own_hasher, TensorHasher::Create(file, "", ""));
+    ASSIGN_OR_RETURN(own_hasher, TensorHasher::Create(file, ""));
     hasher = own_hasher.get();
   }
   std::vector<StageTensor> loaded;
   for (TensorSpec& spec : specs) {
-    const GgufTensor& tensor = *file.FindTensor(spec.name);
+    const ModelTensor& tensor = *file.FindTensor(spec.name);
     std::shared_ptr<const PackedTensor> data;
     if (cache == nullptr) {
       ASSIGN_OR_RETURN(data, PackedTensor::FromGguf(spec, tensor.bytes));
@@ -234,7 +234,7 @@ absl::StatusOr<std::vector<StageTensor>> LoadTensors(const GgufFile& file,
 }
 
 absl::StatusOr<std::vector<StageTensor>> LoadStageTensors(const ModelConfig& config,
-                                                          const GgufFile& file, LayerRange layers,
+                                                          const ModelFile& file, LayerRange layers,
                                                           WeightCache* cache,
                                                           TensorHasher* hasher) {
   ASSIGN_OR_RETURN(std::vector<TensorSpec> specs, StageTensors(config, file, layers));

@@ -70,12 +70,12 @@ uint64_t KvBytesPerToken(const ModelConfig& config);
 // Packs tensors of the file (as StageTensors or HeadTensors gave them), one after the other:
 // through the cache where there is one (hasher names the tensors; null: they are hashed here), else
 // into memory. In the order of specs.
-absl::StatusOr<std::vector<StageTensor>> LoadTensors(const GgufFile& file,
+absl::StatusOr<std::vector<StageTensor>> LoadTensors(const ModelFile& file,
                                                      std::vector<TensorSpec> specs,
                                                      WeightCache* cache, TensorHasher* hasher);
 // The same for all tensors of a stage.
 absl::StatusOr<std::vector<StageTensor>> LoadStageTensors(const ModelConfig& config,
-                                                          const GgufFile& file, LayerRange layers,
+                                                          const ModelFile& file, LayerRange layers,
                                                           WeightCache* cache,
                                                           TensorHasher* hasher = nullptr);
 

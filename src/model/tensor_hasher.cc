@@ -33,31 +33,34 @@ std::string LineOf(absl::string_view name, const std::vector<Sha256Digest>& chun
   return absl::StrCat(line, " ", LineCheck(line), "\n");
 }
 
-// "<size> <mtime>" of the model file and its header's hash, as a short file name.
-absl::StatusOr<std::string> DigestFileName(const GgufFile& file, const std::string& path) {
-  struct stat info;
-  if (stat(path.c_str(), &info) != 0) return ErrnoStatus(errno, "look at", path);
-  const std::string key =
-      absl::StrCat(info.st_size, " ", info.st_mtim.tv_sec, " ", info.st_mtim.tv_nsec, " ",
-                   ToHex(Sha256(file.header_bytes())));
+// "<size> <mtime> <hash of the header>" of each of the model's files, as a short file name.
+absl::StatusOr<std::string> DigestFileName(const ModelFile& file) {
+  std::string key;
+  for (const ModelPart& part : file.parts()) {
+    struct stat info;
+    if (stat(part.path.c_str(), &info) != 0) return ErrnoStatus(errno, "look at", part.path);
+    absl::StrAppend(&key, info.st_size, " ", info.st_mtim.tv_sec, " ", info.st_mtim.tv_nsec, " ",
+                    ToHex(Sha256(part.header)), "\n");
+  }
   const Sha256Digest digest = Sha256({reinterpret_cast<const uint8_t*>(key.data()), key.size()});
   return absl::StrCat("tensor-digests-", ToHex(digest).substr(0, 16));
 }
 
 // More than any digest file of this model has.
-size_t DigestFileBound(const GgufFile& file) {
-  return file.file_bytes() / kChunkBytes * 65 + file.header_bytes().size() * 2 +
-         file.tensors().size() * 256 + 4096;
+size_t DigestFileBound(const ModelFile& file) {
+  uint64_t header_bytes = 0;
+  for (const ModelPart& part : file.parts()) header_bytes += part.header.size();
+  return file.file_bytes() / kChunkBytes * 65 + header_bytes * 2 + file.tensors().size() * 256 +
+         4096;
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TensorHasher>> TensorHasher::Create(const GgufFile& file,
-                                                                   const std::string& path,
+absl::StatusOr<std::unique_ptr<TensorHasher>> TensorHasher::Create(const ModelFile& file,
                                                                    const std::string& state_dir) {
   if (state_dir.empty()) return std::unique_ptr<TensorHasher>(new TensorHasher(file, ""));
   RETURN_IF_ERROR(MakeDirectories(state_dir, 0700));
-  ASSIGN_OR_RETURN(const std::string name, DigestFileName(file, path));
+  ASSIGN_OR_RETURN(const std::string name, DigestFileName(file));
   const std::string digest_file = absl::StrCat(state_dir, "/", name);
   std::unique_ptr<TensorHasher> hasher(new TensorHasher(file, digest_file));
   absl::StatusOr<std::string> text = ReadFile(digest_file, DigestFileBound(file));
@@ -106,23 +109,25 @@ void TensorHasher::Append(const std::string& name, const std::vector<Sha256Diges
   if (fd >= 0) close(fd);
 }
 
-std::vector<Sha256Digest> TensorHasher::Compute(const GgufTensor& tensor) const {
+std::vector<Sha256Digest> TensorHasher::Compute(const ModelTensor& tensor) const {
   std::vector<Sha256Digest> chunks;
-  for (size_t offset = 0; offset < tensor.bytes.size(); offset += kChunkBytes) {
-    chunks.push_back(Sha256(tensor.bytes.subspan(offset, kChunkBytes)));
+  std::vector<uint8_t> scratch;
+  const uint64_t size = tensor.size_bytes();
+  for (uint64_t offset = 0; offset < size; offset += kChunkBytes) {
+    chunks.push_back(Sha256(tensor.Bytes(offset, std::min(kChunkBytes, size - offset), scratch)));
   }
   file_.DropPages(tensor);
   return chunks;
 }
 
 absl::StatusOr<TensorSpec> TensorHasher::Hash(TensorSpec spec) {
-  const GgufTensor* tensor = file_.FindTensor(spec.name);
+  const ModelTensor* tensor = file_.FindTensor(spec.name);
   if (tensor == nullptr) {
     return absl::NotFoundError(absl::StrCat("the model has no tensor ", Printable(spec.name)));
   }
-  if (tensor->bytes.size() != spec.bytes()) {
+  if (tensor->size_bytes() != spec.bytes()) {
     return absl::InvalidArgumentError(absl::StrCat("tensor ", Printable(spec.name), " has ",
-                                                   tensor->bytes.size(), " bytes in the file, not ",
+                                                   tensor->size_bytes(), " bytes in the file, not ",
                                                    spec.bytes()));
   }
   std::shared_ptr<Entry> entry;

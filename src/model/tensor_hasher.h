@@ -12,20 +12,20 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "cluster/tensor_spec.h"
-#include "model/gguf.h"
+#include "model/model_file.h"
 
 namespace efedllm {
 
 // Hashes a tensor when it is first asked for, and remembers. With a state folder the digests are
-// kept there, one checked line per tensor, in a file named after the model file's size, time of
-// change and header, so that a restart need not read the model again. Thread-safe: callers of the
+// kept there, one checked line per tensor, in a file named after the model files' sizes, times of
+// change and headers, so that a restart need not read the model again. Thread-safe: callers of the
 // same tensor wait for one computation, those of other tensors run beside it.
 class TensorHasher {
  public:
-  // file is borrowed and outlives this. path: where it was opened. state_dir: empty, or a folder
-  // that is made where it is missing. An unreadable or unwritable state folder is an error.
-  static absl::StatusOr<std::unique_ptr<TensorHasher>> Create(const GgufFile& file,
-                                                              const std::string& path,
+  // file is borrowed and outlives this. state_dir: empty, or a folder that is made where it is
+  // missing; the file must then have been opened by path. An unreadable or unwritable state folder
+  // is an error.
+  static absl::StatusOr<std::unique_ptr<TensorHasher>> Create(const ModelFile& file,
                                                               const std::string& state_dir);
 
   // spec with its chunk digests. NotFound: the file has no such tensor; InvalidArgument: the spec's
@@ -41,15 +41,15 @@ class TensorHasher {
     std::vector<Sha256Digest> chunks ABSL_GUARDED_BY(mu);
   };
 
-  TensorHasher(const GgufFile& file, std::string digest_file)
+  TensorHasher(const ModelFile& file, std::string digest_file)
       : file_(file), digest_file_(std::move(digest_file)) {}
 
-  std::vector<Sha256Digest> Compute(const GgufTensor& tensor) const;
+  std::vector<Sha256Digest> Compute(const ModelTensor& tensor) const;
   void Load(const std::string& text) ABSL_LOCKS_EXCLUDED(mu_);
   void Append(const std::string& name, const std::vector<Sha256Digest>& chunks)
       ABSL_LOCKS_EXCLUDED(append_mu_);
 
-  const GgufFile& file_;
+  const ModelFile& file_;
   const std::string digest_file_;  // empty: digests are not kept
 
   absl::Mutex mu_;

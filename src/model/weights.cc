@@ -54,7 +54,7 @@ Expected ExpectedEmbedding(const ModelConfig& config) {
   return {"token_embd.weight", config.vocab, config.d_model};
 }
 
-Expected ExpectedHead(const ModelConfig& config, const GgufFile& file) {
+Expected ExpectedHead(const ModelConfig& config, const ModelFile& file) {
   if (file.FindTensor("output.weight") == nullptr) return ExpectedEmbedding(config);
   return {"output.weight", config.vocab, config.d_model};
 }
@@ -69,7 +69,7 @@ absl::Status WrongShape(const Expected& expected, absl::string_view found) {
 }
 
 // A norm is small enough to look at each value; damaged matrices show in the first forward pass.
-absl::Status CheckFinite(const GgufFile& file, const Expected& vector) {
+absl::Status CheckFinite(const ModelFile& file, const Expected& vector) {
   std::vector<float> values(vector.cols);
   std::memcpy(values.data(), file.FindTensor(vector.name)->bytes.data(), vector.cols * 4);
   for (const float value : values) {
@@ -81,8 +81,8 @@ absl::Status CheckFinite(const GgufFile& file, const Expected& vector) {
 }
 
 // The tensor as the file has it, checked.
-absl::StatusOr<TensorSpec> SpecOf(const GgufFile& file, const Expected& expected) {
-  const GgufTensor* tensor = file.FindTensor(expected.name);
+absl::StatusOr<TensorSpec> SpecOf(const ModelFile& file, const Expected& expected) {
+  const ModelTensor* tensor = file.FindTensor(expected.name);
   if (tensor == nullptr) {
     return absl::InvalidArgumentError(
         absl::StrCat("the GGUF lacks the tensor ", expected.name,
@@ -135,11 +135,11 @@ absl::Status CheckSpec(const Expected& expected, const TensorSpec& spec) {
 
 }  // namespace
 
-absl::Status CheckModelTensors(const ModelConfig& config, const GgufFile& file) {
+absl::Status CheckModelTensors(const ModelConfig& config, const ModelFile& file) {
   RETURN_IF_ERROR(StageTensors(config, file, {0, config.layers}).status());
   RETURN_IF_ERROR(EmbeddingTensor(config, file).status());
   RETURN_IF_ERROR(HeadTensors(config, file).status());
-  if (const GgufTensor* freqs = file.FindTensor(kRopeFreqsTensor); freqs != nullptr) {
+  if (const ModelTensor* freqs = file.FindTensor(kRopeFreqsTensor); freqs != nullptr) {
     std::vector<float> factors(config.rope_dims / 2);
     std::memcpy(factors.data(), freqs->bytes.data(), freqs->bytes.size());
     RETURN_IF_ERROR(CheckRopeFactors(factors));
@@ -153,7 +153,7 @@ absl::Status CheckModelTensors(const ModelConfig& config, const GgufFile& file) 
       known.insert(std::move(expected.name));
     }
   }
-  for (const GgufTensor& tensor : file.tensors()) {
+  for (const ModelTensor& tensor : file.tensors()) {
     if (known.contains(std::string(tensor.name))) continue;
     return absl::UnimplementedError(absl::StrCat("the model has the tensor ",
                                                  Printable(tensor.name),
@@ -173,11 +173,11 @@ absl::Status CheckRopeFactors(absl::Span<const float> factors) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<TensorSpec> EmbeddingTensor(const ModelConfig& config, const GgufFile& file) {
+absl::StatusOr<TensorSpec> EmbeddingTensor(const ModelConfig& config, const ModelFile& file) {
   return SpecOf(file, ExpectedEmbedding(config));
 }
 
-absl::StatusOr<HeadSpecs> HeadTensors(const ModelConfig& config, const GgufFile& file) {
+absl::StatusOr<HeadSpecs> HeadTensors(const ModelConfig& config, const ModelFile& file) {
   HeadSpecs specs;
   ASSIGN_OR_RETURN(specs.norm, SpecOf(file, ExpectedHeadNorm(config)));
   ASSIGN_OR_RETURN(specs.weight, SpecOf(file, ExpectedHead(config, file)));
@@ -185,7 +185,7 @@ absl::StatusOr<HeadSpecs> HeadTensors(const ModelConfig& config, const GgufFile&
 }
 
 absl::StatusOr<std::vector<TensorSpec>> StageTensors(const ModelConfig& config,
-                                                     const GgufFile& file, LayerRange layers) {
+                                                     const ModelFile& file, LayerRange layers) {
   RETURN_IF_ERROR(CheckLayers(config, layers));
   std::vector<TensorSpec> specs;
   if (file.FindTensor(kRopeFreqsTensor) != nullptr) {

@@ -12,8 +12,8 @@
 #include "absl/types/span.h"
 #include "cluster/stage_plan.h"
 #include "cluster/tensor_spec.h"
-#include "model/gguf.h"
 #include "model/model_config.h"
+#include "model/model_file.h"
 
 namespace efedllm {
 
@@ -24,19 +24,19 @@ inline constexpr absl::string_view kRopeFreqsTensor = "rope_freqs.weight";
 // where the model has it, first. Shapes and types are checked against the config: InvalidArgument
 // or Unimplemented names the tensor. Chunk digests are left empty; see TensorHasher.
 absl::StatusOr<std::vector<TensorSpec>> StageTensors(const ModelConfig& config,
-                                                     const GgufFile& file, LayerRange layers);
+                                                     const ModelFile& file, LayerRange layers);
 
 // token_embd.weight, and the two tensors of the head; checked like the stage's.
 struct HeadSpecs {
   TensorSpec norm;    // output_norm.weight
   TensorSpec weight;  // output.weight, or token_embd.weight where the model ties them
 };
-absl::StatusOr<TensorSpec> EmbeddingTensor(const ModelConfig& config, const GgufFile& file);
-absl::StatusOr<HeadSpecs> HeadTensors(const ModelConfig& config, const GgufFile& file);
+absl::StatusOr<TensorSpec> EmbeddingTensor(const ModelConfig& config, const ModelFile& file);
+absl::StatusOr<HeadSpecs> HeadTensors(const ModelConfig& config, const ModelFile& file);
 
 // That all of the model's tensors are there and right, and no other that would change the result
 // (biases, QK-norms ...): Unimplemented names it.
-absl::Status CheckModelTensors(const ModelConfig& config, const GgufFile& file);
+absl::Status CheckModelTensors(const ModelConfig& config, const ModelFile& file);
 
 // The values of rope_freqs.weight divide angles: InvalidArgument where one is not positive and
 // finite.

@@ -78,7 +78,7 @@ std::string CleanSpaces(absl::string_view text) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(const GgufFile& file) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(const ModelFile& file) {
   absl::string_view family;
   if (file.FindValue("tokenizer.ggml.pre") != nullptr) {
     ASSIGN_OR_RETURN(family, file.GetString("tokenizer.ggml.pre"));
@@ -101,7 +101,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(const GgufFile& 
   return tokenizer;
 }
 
-absl::Status BpeTokenizer::LoadMerges(const GgufFile& file) {
+absl::Status BpeTokenizer::LoadMerges(const ModelFile& file) {
   ASSIGN_OR_RETURN(const auto lines, file.GetStrings("tokenizer.ggml.merges"));
   absl::flat_hash_map<std::string, Symbol> others;  // symbols that are no tokens
   const auto symbol_of = [&](absl::string_view text) -> Symbol {

@@ -25,7 +25,7 @@ class BpeTokenizer final : public VocabularyTokenizer {
  public:
   // Unimplemented: an unknown pre-tokenizer, by name. InvalidArgument: as Vocabulary::Load, or no
   // merges, or a merge that isn't two texts with a space between.
-  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const GgufFile& file);
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const ModelFile& file);
 
   std::string Decode(const std::vector<int32_t>& tokens, bool remove_special,
                      bool unparse_special) const override;
@@ -38,7 +38,7 @@ class BpeTokenizer final : public VocabularyTokenizer {
 
   BpeTokenizer(Vocabulary vocabulary, const PreTokenizer& pre_tokenizer)
       : VocabularyTokenizer(std::move(vocabulary)), pre_tokenizer_(pre_tokenizer) {}
-  absl::Status LoadMerges(const GgufFile& file);
+  absl::Status LoadMerges(const ModelFile& file);
   void EncodeText(absl::string_view text, bool behind_special,
                   std::vector<int32_t>& tokens) const override;
   void EncodeWord(absl::string_view word, Merger& merger, std::vector<int32_t>& tokens) const;

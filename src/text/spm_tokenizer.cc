@@ -27,7 +27,7 @@ size_t WordEnd(absl::string_view text, size_t from) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> SpmTokenizer::Create(const GgufFile& file) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> SpmTokenizer::Create(const ModelFile& file) {
   VocabularyDefaults defaults;
   defaults.unknown = 0;
   defaults.bos = 1;

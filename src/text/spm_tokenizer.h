@@ -23,7 +23,7 @@ namespace efedllm {
 class SpmTokenizer final : public VocabularyTokenizer {
  public:
   // InvalidArgument: as Vocabulary::Load, or a byte without a token where no unknown token is.
-  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const GgufFile& file);
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const ModelFile& file);
 
  private:
   using Merger = PairMerger<absl::string_view, float>;  // cost: minus the score

@@ -8,7 +8,7 @@
 
 namespace efedllm {
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(const GgufFile& file) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(const ModelFile& file) {
   if (file.FindValue("tokenizer.ggml.model") == nullptr) {
     return absl::InvalidArgumentError(
         "the GGUF has no tokenizer (metadata key tokenizer.ggml.model): convert the model anew");

@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "model/gguf.h"
+#include "model/model_file.h"
 
 namespace efedllm {
 
@@ -34,7 +34,7 @@ class Tokenizer {
 
   // Unimplemented: a tokenizer model that this build doesn't know, by name. InvalidArgument: a
   // broken vocabulary.
-  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const GgufFile& file);
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const ModelFile& file);
 
   // Any bytes: what is not UTF-8 goes through byte tokens, or (BPE) as a U+FFFD for each byte. Time
   // is O(n log n) in the text's length.

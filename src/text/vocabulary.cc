@@ -97,7 +97,7 @@ std::optional<uint8_t> ByteOf(absl::string_view text) {
 }
 
 // The numbers of an array that has one for each token. Empty: the file doesn't have it.
-absl::StatusOr<std::vector<double>> PerTokenNumbers(const GgufFile& file, absl::string_view key,
+absl::StatusOr<std::vector<double>> PerTokenNumbers(const ModelFile& file, absl::string_view key,
                                                     size_t tokens) {
   if (file.FindValue(key) == nullptr) return std::vector<double>();
   ASSIGN_OR_RETURN(std::vector<double> numbers, file.GetNumbers(key));
@@ -108,13 +108,13 @@ absl::StatusOr<std::vector<double>> PerTokenNumbers(const GgufFile& file, absl::
   return numbers;
 }
 
-absl::StatusOr<bool> FlagOr(const GgufFile& file, absl::string_view key, bool otherwise) {
+absl::StatusOr<bool> FlagOr(const ModelFile& file, absl::string_view key, bool otherwise) {
   if (file.FindValue(key) == nullptr) return otherwise;
   return file.GetBool(key);
 }
 
 // The id under key. -1: the file doesn't have it. InvalidArgument: not a token.
-absl::StatusOr<int32_t> TokenId(const GgufFile& file, absl::string_view key, int32_t size) {
+absl::StatusOr<int32_t> TokenId(const ModelFile& file, absl::string_view key, int32_t size) {
   if (file.FindValue(key) == nullptr) return -1;
   ASSIGN_OR_RETURN(const uint64_t id, file.GetUint(key));
   if (id >= static_cast<uint64_t>(size)) {
@@ -126,7 +126,7 @@ absl::StatusOr<int32_t> TokenId(const GgufFile& file, absl::string_view key, int
 
 }  // namespace
 
-absl::StatusOr<Vocabulary> Vocabulary::Load(const GgufFile& file,
+absl::StatusOr<Vocabulary> Vocabulary::Load(const ModelFile& file,
                                             const VocabularyDefaults& defaults) {
   Vocabulary vocabulary;
   RETURN_IF_ERROR(vocabulary.LoadTokens(file));
@@ -144,7 +144,7 @@ int32_t Vocabulary::Find(absl::string_view text) const {
   return found == ids_.end() ? -1 : found->second;
 }
 
-absl::Status Vocabulary::LoadTokens(const GgufFile& file) {
+absl::Status Vocabulary::LoadTokens(const ModelFile& file) {
   ASSIGN_OR_RETURN(const auto texts, file.GetStrings("tokenizer.ggml.tokens"));
   if (texts.empty() || texts.size() > std::numeric_limits<int32_t>::max()) {
     return absl::InvalidArgumentError(
@@ -183,7 +183,7 @@ absl::Status Vocabulary::LoadTokens(const GgufFile& file) {
   return absl::OkStatus();
 }
 
-absl::Status Vocabulary::LoadSpecialIds(const GgufFile& file, const VocabularyDefaults& defaults) {
+absl::Status Vocabulary::LoadSpecialIds(const ModelFile& file, const VocabularyDefaults& defaults) {
   struct Entry {
     absl::string_view key;
     int32_t otherwise;
@@ -208,7 +208,7 @@ absl::Status Vocabulary::LoadSpecialIds(const GgufFile& file, const VocabularyDe
   return absl::OkStatus();
 }
 
-absl::Status Vocabulary::LoadFlags(const GgufFile& file, const VocabularyDefaults& defaults) {
+absl::Status Vocabulary::LoadFlags(const ModelFile& file, const VocabularyDefaults& defaults) {
   ASSIGN_OR_RETURN(add_bos_, FlagOr(file, "tokenizer.ggml.add_bos_token", defaults.add_bos));
   ASSIGN_OR_RETURN(add_eos_, FlagOr(file, "tokenizer.ggml.add_eos_token", defaults.add_eos));
   ASSIGN_OR_RETURN(add_space_prefix_,
@@ -218,7 +218,7 @@ absl::Status Vocabulary::LoadFlags(const GgufFile& file, const VocabularyDefault
   return absl::OkStatus();
 }
 
-absl::Status Vocabulary::MarkFillInTheMiddle(const GgufFile& file) {
+absl::Status Vocabulary::MarkFillInTheMiddle(const ModelFile& file) {
   for (const FillInMarker& marker : kFillInMarkers) {
     int32_t id = -1;
     for (const absl::string_view key : marker.keys) {
@@ -257,7 +257,7 @@ void Vocabulary::OrderSpecialTokens() {
             [this](int32_t a, int32_t b) { return token(a).text.size() > token(b).text.size(); });
 }
 
-void Vocabulary::MarkSpaceSwallowers(const GgufFile& file) {
+void Vocabulary::MarkSpaceSwallowers(const ModelFile& file) {
   const auto name = file.GetString("general.name");
   if (!name.ok()) return;
   const std::string lower = absl::AsciiStrToLower(*name);

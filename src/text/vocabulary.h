@@ -13,7 +13,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "model/gguf.h"
+#include "model/model_file.h"
 
 namespace efedllm {
 
@@ -49,7 +49,7 @@ class Vocabulary {
  public:
   // InvalidArgument: no tokens, arrays of unequal length, an empty or repeated token, a score that
   // is NaN, a byte token that doesn't read <0xNN>, or a special token's id out of range.
-  static absl::StatusOr<Vocabulary> Load(const GgufFile& file, const VocabularyDefaults& defaults);
+  static absl::StatusOr<Vocabulary> Load(const ModelFile& file, const VocabularyDefaults& defaults);
 
   int32_t size() const { return static_cast<int32_t>(tokens_.size()); }
   bool Contains(int32_t token) const { return token >= 0 && token < size(); }
@@ -69,13 +69,13 @@ class Vocabulary {
   size_t max_token_bytes() const { return max_token_bytes_; }
 
  private:
-  absl::Status LoadTokens(const GgufFile& file);
-  absl::Status LoadSpecialIds(const GgufFile& file, const VocabularyDefaults& defaults);
-  absl::Status LoadFlags(const GgufFile& file, const VocabularyDefaults& defaults);
-  absl::Status MarkFillInTheMiddle(const GgufFile& file);
+  absl::Status LoadTokens(const ModelFile& file);
+  absl::Status LoadSpecialIds(const ModelFile& file, const VocabularyDefaults& defaults);
+  absl::Status LoadFlags(const ModelFile& file, const VocabularyDefaults& defaults);
+  absl::Status MarkFillInTheMiddle(const ModelFile& file);
   void MarkEndsOfGeneration();
   void OrderSpecialTokens();
-  void MarkSpaceSwallowers(const GgufFile& file);
+  void MarkSpaceSwallowers(const ModelFile& file);
 
   std::vector<VocabularyToken> tokens_;
   absl::flat_hash_map<std::string, int32_t> ids_;

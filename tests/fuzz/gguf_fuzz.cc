@@ -7,19 +7,19 @@
 #include "absl/types/span.h"
 #include "common/check.h"
 #include "model/embedding.h"
-#include "model/gguf.h"
 #include "model/model_config.h"
+#include "model/model_file.h"
 #include "model/weights.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace efedllm;  // NOLINT(google-build-using-namespace): a fuzz target is one function
-  const absl::StatusOr<GgufFile> file = GgufFile::Parse(absl::MakeConstSpan(data, size));
+  const absl::StatusOr<ModelFile> file = ModelFile::Parse(absl::MakeConstSpan(data, size));
   if (!file.ok()) {
     CHECK(!file.status().message().empty());
     return 0;
   }
   uint64_t sum = 0;
-  for (const GgufTensor& tensor : file->tensors()) {
+  for (const ModelTensor& tensor : file->tensors()) {
     if (!tensor.bytes.empty()) sum += tensor.bytes.front() + tensor.bytes.back();
   }
   const absl::StatusOr<ModelConfig> config = ModelConfigFromGguf(*file);

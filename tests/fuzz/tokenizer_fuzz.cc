@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string>
 
-#include "model/gguf.h"
+#include "model/model_file.h"
 #include "text/tokenizer.h"
 
 namespace efedllm {
@@ -26,7 +26,7 @@ void TokenizeWith(const Tokenizer& tokenizer, const std::string& text) {
 }  // namespace efedllm
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const auto file = efedllm::GgufFile::Parse({data, size});
+  const auto file = efedllm::ModelFile::Parse({data, size});
   if (!file.ok()) return 0;
   const auto tokenizer = efedllm::Tokenizer::Create(*file);
   if (!tokenizer.ok()) return 0;

@@ -14,7 +14,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "model/gguf.h"
+#include "model/model_file.h"
 #include "net/join_token.h"
 #include "text/tokenizer.h"
 
@@ -187,7 +187,7 @@ Generated ClusterWorld::Generate(const std::vector<int32_t>& prompt, uint32_t ma
 }
 
 std::vector<int32_t> SeedlingTokens(const std::string& text) {
-  const GgufFile file = GgufFile::Open(kSeedlingPath).value();
+  const ModelFile file = ModelFile::Open(kSeedlingPath).value();
   return Tokenizer::Create(file).value()->Encode(text, TokenizeOptions());
 }
 

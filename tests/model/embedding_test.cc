@@ -19,12 +19,12 @@ using ::testing::HasSubstr;
 struct World {
   explicit World(const TinyLlama& model = TinyLlama())
       : bytes(model.Build()),
-        file(*GgufFile::Parse(BytesOf(bytes))),
+        file(*ModelFile::Parse(BytesOf(bytes))),
         config(*ModelConfigFromGguf(file)),
         compute(*Compute::Create(0, "auto")) {}
 
   const std::string bytes;
-  const GgufFile file;
+  const ModelFile file;
   const ModelConfig config;
   Compute compute;
 };
@@ -55,12 +55,12 @@ TEST(Embedding, RefusesTokensOutsideOfTheVocabulary) {
 
 TEST(Embedding, NamesATokenWhoseRowIsDamaged) {
   std::string bytes = TinyLlama().Build();
-  const auto config = ModelConfigFromGguf(*GgufFile::Parse(BytesOf(bytes)));
+  const auto config = ModelConfigFromGguf(*ModelFile::Parse(BytesOf(bytes)));
   const uint8_t* table =
-      GgufFile::Parse(BytesOf(bytes))->FindTensor("token_embd.weight")->bytes.data();
+      ModelFile::Parse(BytesOf(bytes))->FindTensor("token_embd.weight")->bytes.data();
   const float infinity = std::numeric_limits<float>::infinity();
   std::memcpy(bytes.data() + (table - BytesOf(bytes).data()) + 7 * 128 + 4, &infinity, 4);
-  const GgufFile file = *GgufFile::Parse(BytesOf(bytes));
+  const ModelFile file = *ModelFile::Parse(BytesOf(bytes));
   const Embedding embedding = *Embedding::Create(*config, file);
   Matrix out(1, 32);
   EXPECT_TRUE(embedding.Lookup({6}, out.ref()).ok());

@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 
 // The message with which the bytes are refused.
 std::string ErrorOf(absl::string_view bytes) {
-  const absl::StatusOr<GgufFile> file = GgufFile::Parse(BytesOf(bytes));
+  const absl::StatusOr<ModelFile> file = ModelFile::Parse(BytesOf(bytes));
   if (file.ok()) return "";
   EXPECT_EQ(file.status().code(), absl::StatusCode::kInvalidArgument);
   return std::string(file.status().message());
@@ -30,7 +30,7 @@ TEST(Gguf, ReadsEveryScalarType) {
   gguf.Scalar<uint64_t>("u64", 10, 1ull << 63).Scalar<int64_t>("i64", 11, -6);
   gguf.Scalar<double>("f64", 12, 0.25).Float("f32", 1.5f).Bool("bool", true).String("s", "text");
   const std::string bytes = gguf.Build();
-  const auto file = GgufFile::Parse(BytesOf(bytes));
+  const auto file = ModelFile::Parse(BytesOf(bytes));
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(*file->GetUint("u8"), 200u);
   EXPECT_EQ(*file->GetUint("u16"), 60000u);
@@ -51,7 +51,7 @@ TEST(Gguf, ReadsArrays) {
   gguf.Strings("words", {"a", "", "ccc"}).Array<int8_t>("small", 1, {-1, 2});
   gguf.Array<float>("floats", 6, {0.5f}).Array<uint8_t>("flags", 7, {1, 0}).Strings("none", {});
   const std::string bytes = gguf.Build();
-  const auto file = GgufFile::Parse(BytesOf(bytes));
+  const auto file = ModelFile::Parse(BytesOf(bytes));
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_THAT(*file->GetStrings("words"), ElementsAre("a", "", "ccc"));
   EXPECT_THAT(*file->GetNumbers("small"), ElementsAre(-1, 2));
@@ -69,10 +69,10 @@ TEST(Gguf, ReadsTensorsOfVersions2And3) {
     gguf.Tensor("a", 0, {3}, std::string(12, 'a')).Tensor("b", 8, {32, 2}, std::string(68, 'b'));
     gguf.Tensor("odd", 17, {256}, std::string(74, 'c'));
     const std::string bytes = gguf.Build();
-    const auto file = GgufFile::Parse(BytesOf(bytes));
+    const auto file = ModelFile::Parse(BytesOf(bytes));
     ASSERT_TRUE(file.ok()) << file.status();
     ASSERT_EQ(file->tensors().size(), 3u);
-    const GgufTensor* b = file->FindTensor("b");
+    const ModelTensor* b = file->FindTensor("b");
     ASSERT_NE(b, nullptr);
     EXPECT_THAT(b->shape, ElementsAre(32, 2));
     ASSERT_EQ(b->bytes.size(), 68u);
@@ -88,9 +88,9 @@ TEST(Gguf, HonoursTheAlignmentOfTheFile) {
   gguf.alignment = 256;
   gguf.Uint("general.alignment", 256).Tensor("a", 0, {1}, "aaaa").Tensor("b", 0, {1}, "bbbb");
   const std::string bytes = gguf.Build();
-  const auto file = GgufFile::Parse(BytesOf(bytes));
+  const auto file = ModelFile::Parse(BytesOf(bytes));
   ASSERT_TRUE(file.ok()) << file.status();
-  EXPECT_EQ(file->header_bytes().size() % 256, 0u);
+  EXPECT_EQ(file->parts()[0].header.size() % 256, 0u);
   EXPECT_EQ(file->FindTensor("b")->bytes[0], 'b');
 }
 
@@ -193,29 +193,29 @@ TEST(Gguf, RefusesEveryTruncationOfAModel) {
   for (size_t size = 0; size < bytes.size(); size += size < 3000 ? 1 : 97) {
     // A copy of its own, so that a sanitizer sees a read beyond the end.
     const std::string cut = bytes.substr(0, size);
-    EXPECT_FALSE(GgufFile::Parse(BytesOf(cut)).ok()) << size;
+    EXPECT_FALSE(ModelFile::Parse(BytesOf(cut)).ok()) << size;
   }
 }
 
 TEST(Gguf, SurvivesFlippedBits) {
   const std::string bytes = TinyLlama().Build();
-  const size_t header = GgufFile::Parse(BytesOf(bytes))->header_bytes().size();
+  const size_t header = ModelFile::Parse(BytesOf(bytes))->parts()[0].header.size();
   Random random(1);
   for (int i = 0; i < 3000; ++i) {
     std::string damaged = bytes;
     for (int flips = 0; flips < 3; ++flips) {
       damaged[random.Below(header)] ^= static_cast<char>(1u << random.Below(8));
     }
-    const auto file = GgufFile::Parse(BytesOf(damaged));
+    const auto file = ModelFile::Parse(BytesOf(damaged));
     if (!file.ok()) EXPECT_FALSE(file.status().message().empty());
   }
 }
 
 TEST(Gguf, OpenNamesTheFile) {
-  const auto missing = GgufFile::Open("/nonexistent/model.gguf");
+  const auto missing = ModelFile::Open("/nonexistent/model.gguf");
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(missing.status().message()), HasSubstr("/nonexistent/model.gguf"));
-  const auto folder = GgufFile::Open("/tmp");
+  const auto folder = ModelFile::Open("/tmp");
   EXPECT_THAT(std::string(folder.status().message()), HasSubstr("not a regular file"));
 }
 

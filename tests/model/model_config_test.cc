@@ -6,8 +6,8 @@
 #include <functional>
 #include <limits>
 
-#include "model/gguf.h"
 #include "model/gguf_builder.h"
+#include "model/model_file.h"
 
 namespace efedllm {
 namespace {
@@ -16,7 +16,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 absl::StatusOr<ModelConfig> ConfigOf(const std::string& bytes) {
-  const auto file = GgufFile::Parse(BytesOf(bytes));
+  const auto file = ModelFile::Parse(BytesOf(bytes));
   if (!file.ok()) return file.status();
   return ModelConfigFromGguf(*file);
 }

@@ -18,7 +18,7 @@ using ::testing::HasSubstr;
 struct World {
   explicit World(const TinyLlama& model = TinyLlama(), LayerRange layers = {0, 2})
       : bytes(model.Build()),
-        file(*GgufFile::Parse(BytesOf(bytes))),
+        file(*ModelFile::Parse(BytesOf(bytes))),
         compute(*Compute::Create(0, "auto")) {
     options.config = *ModelConfigFromGguf(file);
     options.layers = layers;
@@ -58,7 +58,7 @@ struct World {
   }
 
   const std::string bytes;
-  const GgufFile file;
+  const ModelFile file;
   Compute compute;
   StageOptions options;
   std::vector<StageTensor> tensors;

@@ -20,16 +20,16 @@ using ::testing::HasSubstr;
 struct World {
   explicit World(const TinyLlama& model = TinyLlama())
       : bytes(model.Build()),
-        file(*GgufFile::Parse(BytesOf(bytes))),
+        file(*ModelFile::Parse(BytesOf(bytes))),
         config(*ModelConfigFromGguf(file)) {}
 
   std::vector<TensorSpec> Hashed(LayerRange layers) {
-    auto hasher = TensorHasher::Create(file, "", "");
+    auto hasher = TensorHasher::Create(file, "");
     return *(*hasher)->Hash(*StageTensors(config, file, layers));
   }
 
   const std::string bytes;
-  const GgufFile file;
+  const ModelFile file;
   const ModelConfig config;
 };
 
@@ -55,10 +55,10 @@ TEST(Weights, ListsAStagesTensorsInOrderOfUse) {
 TEST(Weights, NamesANormThatIsDamaged) {
   for (const char* name : {"blk.1.ffn_norm.weight", "output_norm.weight"}) {
     std::string bytes = TinyLlama().Build();
-    const uint8_t* norm = GgufFile::Parse(BytesOf(bytes))->FindTensor(name)->bytes.data();
+    const uint8_t* norm = ModelFile::Parse(BytesOf(bytes))->FindTensor(name)->bytes.data();
     const float nan = std::numeric_limits<float>::quiet_NaN();
     std::memcpy(bytes.data() + (norm - BytesOf(bytes).data()) + 8, &nan, sizeof(nan));
-    const auto config = ModelConfigFromGguf(*GgufFile::Parse(BytesOf(bytes)));
+    const auto config = ModelConfigFromGguf(*ModelFile::Parse(BytesOf(bytes)));
     EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(config.status().message()), HasSubstr(name));
   }
@@ -127,8 +127,8 @@ TEST(TensorHasher, HashesEachChunk) {
   const std::string data = std::string(kChunkBytes, 'a') + std::string(4, 'b');
   gguf.Tensor("t", 0, {data.size() / 4}, data);
   const std::string bytes = gguf.Build();
-  const auto file = GgufFile::Parse(BytesOf(bytes));
-  auto hasher = TensorHasher::Create(*file, "", "");
+  const auto file = ModelFile::Parse(BytesOf(bytes));
+  auto hasher = TensorHasher::Create(*file, "");
   TensorSpec spec{"t", DType::kF32, 1, data.size() / 4, {}};
   const auto hashed = (*hasher)->Hash(spec);
   ASSERT_TRUE(hashed.ok());
@@ -145,7 +145,7 @@ TEST(TensorHasher, ServesManyThreads) {
   World world;
   TempDir dir;
   const std::string path = dir.Write("model.gguf", world.bytes);
-  auto hasher = *TensorHasher::Create(world.file, path, dir.path());
+  auto hasher = *TensorHasher::Create(world.file, dir.path());
   const auto specs = *StageTensors(world.config, world.file, {0, 2});
   std::vector<std::vector<TensorSpec>> hashed(4);
   std::vector<std::thread> threads;
@@ -157,36 +157,36 @@ TEST(TensorHasher, ServesManyThreads) {
 TEST(TensorHasher, KeepsDigestsOverARestartAndDistrustsDamagedLines) {
   TempDir dir;
   const std::string path = dir.Write("model.gguf", TinyLlama().Build());
-  const auto file = GgufFile::Open(path);
+  const auto file = ModelFile::Open(path);
   ASSERT_TRUE(file.ok());
   const ModelConfig config = *ModelConfigFromGguf(*file);
   const auto specs = *StageTensors(config, *file, {0, 2});
   const std::string state = dir.File("state");
-  const auto hashed = *(*TensorHasher::Create(*file, path, state))->Hash(specs);
+  const auto hashed = *(*TensorHasher::Create(*file, state))->Hash(specs);
 
   ASSERT_FALSE(std::filesystem::is_empty(state));
   const std::string digests = std::filesystem::directory_iterator(state)->path().string();
   const auto size = std::filesystem::file_size(digests);
-  EXPECT_EQ(*(*TensorHasher::Create(*file, path, state))->Hash(specs), hashed);
+  EXPECT_EQ(*(*TensorHasher::Create(*file, state))->Hash(specs), hashed);
   EXPECT_EQ(std::filesystem::file_size(digests), size) << "it computed what it had";
 
   DamageFile(digests, 60);
   std::filesystem::resize_file(digests, size - 1);
-  EXPECT_EQ(*(*TensorHasher::Create(*file, path, state))->Hash(specs), hashed);
+  EXPECT_EQ(*(*TensorHasher::Create(*file, state))->Hash(specs), hashed);
 }
 
 TEST(TensorHasher, ForgetsDigestsOfAFileThatChanged) {
   TempDir dir;
   const std::string path = dir.Write("model.gguf", TinyLlama().Build());
-  const auto file = GgufFile::Open(path);
+  const auto file = ModelFile::Open(path);
   const auto specs = *StageTensors(*ModelConfigFromGguf(*file), *file, {0, 1});
-  const auto before = *(*TensorHasher::Create(*file, path, dir.path()))->Hash(specs);
+  const auto before = *(*TensorHasher::Create(*file, dir.path()))->Hash(specs);
   std::string changed = TinyLlama().Build();
-  const GgufTensor* tensor = file->FindTensor("blk.0.attn_q.weight");
-  changed[static_cast<size_t>(tensor->bytes.data() - file->header_bytes().data())] ^= 1;
+  const ModelTensor* tensor = file->FindTensor("blk.0.attn_q.weight");
+  changed[static_cast<size_t>(tensor->bytes.data() - file->parts()[0].header.data())] ^= 1;
   const std::string other = dir.Write("other.gguf", changed);
-  const auto other_file = GgufFile::Open(other);
-  const auto after = *(*TensorHasher::Create(*other_file, other, dir.path()))->Hash(specs);
+  const auto other_file = ModelFile::Open(other);
+  const auto after = *(*TensorHasher::Create(*other_file, dir.path()))->Hash(specs);
   EXPECT_NE(before[1].chunks, after[1].chunks);
   EXPECT_EQ(before[2].chunks, after[2].chunks);
 }

@@ -39,7 +39,7 @@ nlohmann::json ReadJson(const std::string& path) {
 LoadedModel::LoadedModel(const std::string& path, int threads, const std::string& kernels,
                          LocalModelOptions options)
     : compute(ValueOrDie(Compute::Create(threads, kernels))),
-      file(ValueOrDie(GgufFile::Open(path))),
+      file(ValueOrDie(ModelFile::Open(path))),
       model(ValueOrDie(LocalModel::Create(file, options, compute))) {}
 
 std::vector<std::vector<float>> LoadedModel::Logits(absl::Span<const int32_t> tokens,

@@ -10,8 +10,8 @@
 
 #include "absl/types/span.h"
 #include "layers/compute.h"
-#include "model/gguf.h"
 #include "model/local_model.h"
+#include "model/model_file.h"
 
 namespace efedllm {
 
@@ -33,7 +33,7 @@ struct LoadedModel {
   std::vector<int32_t> Greedy(absl::Span<const int32_t> prompt, size_t steps);
 
   Compute compute;
-  GgufFile file;
+  ModelFile file;
   std::unique_ptr<LocalModel> model;
 };
 

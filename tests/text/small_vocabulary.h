@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_format.h"
-#include "model/gguf.h"
+#include "model/model_file.h"
 #include "testing/gguf_builder.h"
 #include "text/tokenizer.h"
 
@@ -51,7 +51,7 @@ struct SmallVocabulary {
 
 inline absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(const GgufBuilder& builder) {
   const std::string bytes = builder.Build();
-  const auto file = GgufFile::Parse(BytesOf(bytes));
+  const auto file = ModelFile::Parse(BytesOf(bytes));
   if (!file.ok()) return file.status();
   return Tokenizer::Create(*file);
 }

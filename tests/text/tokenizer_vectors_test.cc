@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "absl/strings/escaping.h"
-#include "model/gguf.h"
+#include "model/model_file.h"
 #include "text/tokenizer.h"
 
 namespace efedllm {
@@ -49,7 +49,7 @@ class TokenizerVectors : public ::testing::TestWithParam<std::string> {
     const std::string gguf = kFolder + GetParam() + ".gguf";
     if (!std::filesystem::exists(gguf)) GTEST_SKIP() << gguf << " is not there";
     vectors_ = Json::parse(ReadAll(kFolder + GetParam() + ".json"));
-    const auto file = GgufFile::Open(gguf);
+    const auto file = ModelFile::Open(gguf);
     ASSERT_TRUE(file.ok()) << file.status();
     auto tokenizer = Tokenizer::Create(*file);
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
@@ -147,7 +147,7 @@ INSTANTIATE_TEST_SUITE_P(Bpe, LlamaCppTestData,
                          TestName);
 
 TEST(Tokenizer, SeedlingKeepsRoundTripsAndItsMarkers) {
-  const auto file = GgufFile::Open(EFEDLLM_SOURCE_DIR "/models/seedling/seedling-q8_0.gguf");
+  const auto file = ModelFile::Open(EFEDLLM_SOURCE_DIR "/models/seedling/seedling-q8_0.gguf");
   ASSERT_TRUE(file.ok()) << file.status();
   const auto tokenizer = Tokenizer::Create(*file);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();

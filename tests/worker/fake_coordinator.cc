@@ -16,7 +16,7 @@ constexpr size_t kMaxFrameBytes = 4 << 20;
 }  // namespace
 
 FakeCoordinator::FakeCoordinator(absl::Span<const uint8_t> model, int port, bool insecure)
-    : file_(*GgufFile::Parse(model)),
+    : file_(*ModelFile::Parse(model)),
       config_(*ModelConfigFromGguf(file_)),
       transport_(insecure ? Transport::Insecure(kCoordinatorNode)
                           : Transport::Tls(ca_.Coordinator())) {

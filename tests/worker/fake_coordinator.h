@@ -15,7 +15,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "cluster/step.h"
-#include "model/gguf.h"
+#include "model/model_file.h"
 #include "model/weights.h"
 #include "net/hop.h"
 #include "net/join_token.h"
@@ -95,7 +95,7 @@ class FakeCoordinator final : public v1::Enrolment::Service, public v1::Cluster:
 
   // Constant after construction.
   TestCa ca_;
-  GgufFile file_;
+  ModelFile file_;
   ModelConfig config_;
   Transport transport_;
   std::unique_ptr<HopReceiver> receiver_;

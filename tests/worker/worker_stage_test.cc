@@ -139,7 +139,7 @@ TEST_F(WorkerStageTest, RunsStepsAsTheExecutorDoesBitForBit) {
   const auto worker = ReadyWorker(Epoch{1});
   const auto hop = coordinator_.OpenHop();
   const Assignment assignment = coordinator_.MakeAssignment(Epoch{1}, {0, 2});
-  const GgufFile file = *GgufFile::Parse(BytesOf(TinyModel()));
+  const ModelFile file = *ModelFile::Parse(BytesOf(TinyModel()));
   Compute compute = *Compute::Create(0, "scalar");
   const auto tensors = *LoadStageTensors(assignment.config, file, {0, 2}, nullptr);
   const auto reference = *StageExecutor::Create({.config = assignment.config,

@@ -1,0 +1,160 @@
+#include "model/model_file.h"
+
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+#include "model/gguf.h"
+
+namespace efedllm {
+namespace {
+
+absl::Status Missing(absl::string_view key) {
+  return absl::NotFoundError(absl::StrCat("the model has no metadata key ", Printable(key)));
+}
+
+absl::Status WrongType(absl::string_view key, absl::string_view wanted) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("metadata key ", Printable(key), " is not ", wanted));
+}
+
+}  // namespace
+
+uint64_t ModelTensor::size_bytes() const {
+  return pieces.empty() ? bytes.size() : pieces.size() * pieces[0].size();
+}
+
+absl::Span<const uint8_t> ModelTensor::Bytes(uint64_t offset, uint64_t length,
+                                             std::vector<uint8_t>& scratch) const {
+  CHECK(offset <= size_bytes() && length <= size_bytes() - offset);
+  if (pieces.empty() || length == 0) return bytes.subspan(offset, length);
+  const uint64_t piece_bytes = pieces[0].size();
+  const uint64_t begin = offset % piece_bytes;
+  if (length <= piece_bytes - begin) return pieces[offset / piece_bytes].subspan(begin, length);
+  scratch.clear();
+  while (scratch.size() < length) {
+    const uint64_t at = offset + scratch.size();
+    const auto rest = pieces[at / piece_bytes].subspan(at % piece_bytes, length - scratch.size());
+    scratch.insert(scratch.end(), rest.begin(), rest.end());
+  }
+  return scratch;
+}
+
+absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path) {
+  ASSIGN_OR_RETURN(MappedFile mapping, MappedFile::Open(path));
+  absl::StatusOr<ModelContents> contents = ReadGguf(mapping.bytes());
+  if (!contents.ok()) {
+    return absl::Status(contents.status().code(),
+                        absl::StrCat(path, ": ", contents.status().message()));
+  }
+  contents->parts[0].path = path;
+  contents->parts[0].mapping = std::move(mapping);
+  return Create(*std::move(contents));
+}
+
+absl::StatusOr<ModelFile> ModelFile::Parse(absl::Span<const uint8_t> bytes) {
+  ASSIGN_OR_RETURN(ModelContents contents, ReadGguf(bytes));
+  return Create(std::move(contents));
+}
+
+absl::StatusOr<ModelFile> ModelFile::Create(ModelContents contents) {
+  CHECK(!contents.parts.empty());
+  ModelFile file;
+  file.contents_ = std::move(contents);
+  for (size_t i = 0; i < file.tensors().size(); ++i) {
+    const absl::string_view name = file.tensors()[i].name;
+    if (file.tensor_index_.emplace(name, i).second) continue;
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", Printable(name), " stands twice"));
+  }
+  return file;
+}
+
+uint64_t ModelFile::file_bytes() const {
+  uint64_t bytes = 0;
+  for (const ModelPart& part : parts()) bytes += part.bytes.size();
+  return bytes;
+}
+
+const ModelTensor* ModelFile::FindTensor(absl::string_view name) const {
+  const auto found = tensor_index_.find(name);
+  return found == tensor_index_.end() ? nullptr : &tensors()[found->second];
+}
+
+const MetadataValue* ModelFile::FindValue(absl::string_view key) const {
+  const auto found = contents_.values.find(key);
+  return found == contents_.values.end() ? nullptr : &found->second;
+}
+
+void ModelFile::DropPages(const ModelTensor& tensor) const {
+  const auto drop = [this](absl::Span<const uint8_t> bytes) {
+    for (const ModelPart& part : parts()) {
+      const absl::Span<const uint8_t> mapped = part.mapping.bytes();
+      if (bytes.data() < mapped.begin() || bytes.data() >= mapped.end()) continue;
+      part.mapping.DropPages(static_cast<size_t>(bytes.data() - mapped.data()), bytes.size());
+    }
+  };
+  drop(tensor.bytes);
+  for (const absl::Span<const uint8_t> piece : tensor.pieces) drop(piece);
+}
+
+absl::StatusOr<uint64_t> ModelFile::GetUint(absl::string_view key) const {
+  const MetadataValue* value = FindValue(key);
+  if (value == nullptr) return Missing(key);
+  if (const auto* number = std::get_if<uint64_t>(value)) return *number;
+  if (const auto* number = std::get_if<int64_t>(value); number != nullptr && *number >= 0) {
+    return static_cast<uint64_t>(*number);
+  }
+  return WrongType(key, "a whole number of 0 or more");
+}
+
+absl::StatusOr<double> ModelFile::GetFloat(absl::string_view key) const {
+  const MetadataValue* value = FindValue(key);
+  if (value == nullptr) return Missing(key);
+  if (const auto* number = std::get_if<double>(value)) return *number;
+  if (const auto* number = std::get_if<uint64_t>(value)) return static_cast<double>(*number);
+  if (const auto* number = std::get_if<int64_t>(value)) return static_cast<double>(*number);
+  return WrongType(key, "a number");
+}
+
+absl::StatusOr<bool> ModelFile::GetBool(absl::string_view key) const {
+  const MetadataValue* value = FindValue(key);
+  if (value == nullptr) return Missing(key);
+  if (const auto* flag = std::get_if<bool>(value)) return *flag;
+  return WrongType(key, "a bool");
+}
+
+absl::StatusOr<absl::string_view> ModelFile::GetString(absl::string_view key) const {
+  const MetadataValue* value = FindValue(key);
+  if (value == nullptr) return Missing(key);
+  if (const auto* text = std::get_if<absl::string_view>(value)) return *text;
+  return WrongType(key, "a string");
+}
+
+absl::StatusOr<absl::Span<const absl::string_view>> ModelFile::GetStrings(
+    absl::string_view key) const {
+  const MetadataValue* value = FindValue(key);
+  if (value == nullptr) return Missing(key);
+  if (const auto* array = std::get_if<MetadataArray>(value)) {
+    if (const auto* strings = std::get_if<std::vector<absl::string_view>>(&array->values)) {
+      return absl::Span<const absl::string_view>(*strings);
+    }
+  }
+  return WrongType(key, "an array of strings");
+}
+
+absl::StatusOr<std::vector<double>> ModelFile::GetNumbers(absl::string_view key) const {
+  const MetadataValue* value = FindValue(key);
+  if (value == nullptr) return Missing(key);
+  const auto* array = std::get_if<MetadataArray>(value);
+  const auto* numbers =
+      array == nullptr ? nullptr : std::get_if<MetadataArray::Numbers>(&array->values);
+  if (numbers == nullptr) return WrongType(key, "an array of numbers");
+  return std::visit(
+      [](const auto& values) { return std::vector<double>(values.begin(), values.end()); },
+      *numbers);
+}
+
+}  // namespace efedllm
