@@ -1,86 +1,148 @@
 #include "layers/attention.h"
 
 #include <algorithm>
-#include <cmath>
+#include <cstring>
+#include <vector>
 
 #include "common/check.h"
 #include "layers/kernels/kernel_table.h"
+#include "layers/kernels/kv_layout.h"
+#include "tensor/half.h"
 
 namespace efedllm {
 namespace {
 
-constexpr uint32_t kPage = KvCache::kPagePositions;
+// One head's key and value in a page's type, before they are laid out. At most one Q8_0 block or
+// kPiece numbers at a time.
+constexpr size_t kPiece = 256;
 
-// Calls body(span, row, position) for rows [first, last) of the step.
-template <class Body>
-void ForRows(absl::Span<const KvSpan> spans, size_t first, size_t last, const Body& body) {
-  size_t row = 0;
-  for (const KvSpan& span : spans) {
-    const size_t begin = std::max(first, row), end = std::min<size_t>(last, row + span.tokens);
-    for (size_t r = begin; r < end; ++r) {
-      body(span, r, span.first_position + static_cast<uint32_t>(r - row));
-    }
-    row += span.tokens;
+template <class T>
+void Scatter(const T* from, size_t n, uint8_t* column) {
+  for (size_t i = 0; i < n; ++i) std::memcpy(column + i * kKvPage * sizeof(T), from + i, sizeof(T));
+}
+
+void StoreF32(const float* k, const float* v, size_t slot, size_t n, uint8_t* keys,
+              uint8_t* values) {
+  Scatter(k, n, keys + slot * sizeof(float));
+  std::memcpy(values + slot * n * sizeof(float), v, n * sizeof(float));
+}
+
+void StoreF16(const KernelTable& kernels, const float* k, const float* v, size_t slot, size_t n,
+              uint8_t* keys, uint8_t* values) {
+  uint16_t halves[kPiece];
+  for (size_t d = 0; d < n; d += kPiece) {
+    const size_t count = std::min(kPiece, n - d);
+    kernels.to_f16(k + d, count, halves);
+    Scatter(halves, count, keys + (d * kKvPage + slot) * sizeof(uint16_t));
+    kernels.to_f16(v + d, count, halves);
+    std::memcpy(values + (slot * n + d) * sizeof(uint16_t), halves, count * sizeof(uint16_t));
   }
 }
 
-void StoreHead(const float* k, const float* v, uint32_t position, size_t head_dim, float* keys,
-               float* values) {
-  const size_t slot = position % kPage;
-  for (size_t d = 0; d < head_dim; ++d) keys[d * kPage + slot] = k[d];
-  std::copy_n(v, head_dim, values + slot * head_dim);
+void StoreQ8(const KernelTable& kernels, const float* k, const float* v, size_t slot, size_t n,
+             uint8_t* keys, uint8_t* values) {
+  const size_t blocks = n / kKvBlock;
+  for (size_t b = 0; b < blocks; ++b) {
+    QuantBlock block;
+    uint16_t scale;
+    kernels.quantize(k + b * kKvBlock, 1, &block);
+    kernels.to_f16(&block.d, 1, &scale);
+    Scatter(block.q, kKvBlock, keys + b * kKvBlock * kKvPage + slot);
+    std::memcpy(keys + KvScalesAt(n) + (b * kKvPage + slot) * sizeof scale, &scale, sizeof scale);
+    kernels.quantize(v + b * kKvBlock, 1, &block);
+    kernels.to_f16(&block.d, 1, &scale);
+    std::memcpy(values + slot * n + b * kKvBlock, block.q, kKvBlock);
+    std::memcpy(values + KvScalesAt(n) + (slot * blocks + b) * sizeof scale, &scale, sizeof scale);
+  }
 }
+
+// Query rows and heads of one span, counted row by row within a kv head's group: [first, last).
+struct Chunk {
+  size_t span, kv_head, first, last;
+};
 
 }  // namespace
 
 void StoreKv(Compute& compute, absl::Span<const KvSpan> spans, uint32_t layer, ConstMatrixRef k,
              ConstMatrixRef v, KvCache& kv) {
   const KvShape& shape = kv.shape();
-  CHECK(k.cols == size_t{shape.kv_heads} * shape.head_dim && v.cols == k.cols);
-  compute.team->ParallelFor(k.rows == 1 ? 1 : shape.kv_heads, [&](size_t chunk) {
-    const uint32_t first = k.rows == 1 ? 0 : static_cast<uint32_t>(chunk);
-    const uint32_t last = k.rows == 1 ? shape.kv_heads : first + 1;
-    ForRows(spans, 0, k.rows, [&](const KvSpan& span, size_t row, uint32_t position) {
-      float* page = kv.pages(span.sequence)[position / kPage];
-      for (uint32_t h = first; h < last; ++h) {
-        StoreHead(k.row(row) + h * shape.head_dim, v.row(row) + h * shape.head_dim, position,
-                  shape.head_dim, page + kv.k_offset(layer, h), page + kv.v_offset(layer, h));
+  const size_t n = shape.head_dim;
+  CHECK(k.cols == shape.kv_heads * n && v.cols == k.cols && v.rows == k.rows);
+  const auto store = [&](uint32_t head, size_t row, uint8_t* page, uint32_t position) {
+    const float* key = k.row(row) + head * n;
+    const float* value = v.row(row) + head * n;
+    uint8_t* keys = page + kv.k_offset(layer, head);
+    uint8_t* values = page + kv.v_offset(layer, head);
+    const size_t slot = position % kKvPage;
+    if (shape.type == KvType::kF32) StoreF32(key, value, slot, n, keys, values);
+    if (shape.type == KvType::kF16) StoreF16(*compute.kernels, key, value, slot, n, keys, values);
+    if (shape.type == KvType::kQ8_0) StoreQ8(*compute.kernels, key, value, slot, n, keys, values);
+  };
+  // A few rows are not worth waking anyone.
+  const size_t chunks = k.rows < 4 ? 1 : shape.kv_heads;
+  compute.team->ParallelFor(chunks, [&](size_t chunk) {
+    const uint32_t first = static_cast<uint32_t>(chunk);
+    const uint32_t last = chunks == 1 ? shape.kv_heads : first + 1;
+    size_t row = 0;
+    for (const KvSpan& span : spans) {
+      const absl::Span<uint8_t* const> pages = kv.pages(span.sequence);
+      for (uint32_t i = 0; i < span.tokens; ++i, ++row) {
+        const uint32_t position = span.first_position + i;
+        for (uint32_t h = first; h < last; ++h) store(h, row, pages[position / kKvPage], position);
       }
-    });
+    }
   });
 }
 
-void Attend(Compute& compute, absl::Span<const KvSpan> spans, uint32_t layer, ConstMatrixRef q,
-            const KvCache& kv, MatrixRef out) {
+void Attend(Compute& compute, absl::Span<const KvSpan> spans, uint32_t layer,
+            const AttentionOptions& options, ConstMatrixRef q, const KvCache& kv, MatrixRef out) {
   const KvShape& shape = kv.shape();
-  const size_t heads = q.cols / shape.head_dim;
-  CHECK(heads * shape.head_dim == q.cols && heads % shape.kv_heads == 0);
+  const size_t n = shape.head_dim, heads = q.cols / n;
+  CHECK(heads * n == q.cols && heads % shape.kv_heads == 0);
   CHECK(out.rows == q.rows && out.cols == q.cols);
   const size_t group = heads / shape.kv_heads;  // query heads that share a kv head
-  const float scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
-  // Query heads that a chunk takes together, to read their keys and values once; fewer where there
+  // Queries that a chunk takes together, to read their keys and values once; fewer where there
   // would not be enough chunks for the threads.
-  size_t together = std::min(group, kMaxAttendHeads);
+  size_t together = kMaxAttendQueries;
   const size_t threads = static_cast<size_t>(compute.team->threads());
-  while (together > 1 && q.rows * heads / together < 2 * threads) together = (together + 1) / 2;
-  const size_t parts = (group + together - 1) / together;
+  while (together > 1 && q.rows * heads < 2 * threads * together) together /= 2;
+  std::vector<Chunk> chunks;
+  for (size_t head = 0; head < shape.kv_heads; ++head) {
+    for (size_t s = 0; s < spans.size(); ++s) {
+      const size_t queries = spans[s].tokens * group;
+      for (size_t i = 0; i < queries; i += together) {
+        chunks.push_back({s, head, i, std::min(i + together, queries)});
+      }
+    }
+  }
+  std::vector<size_t> first_rows;
+  size_t rows = 0;
+  for (const KvSpan& span : spans) {
+    first_rows.push_back(rows);
+    rows += span.tokens;
+  }
+  CHECK(rows == q.rows);
   // Neighbouring chunks have the same kv head, so that its pages stay in cache.
-  compute.team->ParallelFor(q.rows * parts * shape.kv_heads, [&](size_t chunk) {
-    const size_t row = chunk % q.rows, part = chunk / q.rows % parts;
-    const uint32_t kv_head = static_cast<uint32_t>(chunk / q.rows / parts);
-    const size_t first = part * together;
-    const size_t at = (kv_head * group + first) * shape.head_dim;
-    ForRows(spans, row, row + 1, [&](const KvSpan& span, size_t, uint32_t position) {
-      compute.kernels->attend({.q = q.row(row) + at,
-                               .pages = kv.pages(span.sequence).data(),
-                               .k_offset = kv.k_offset(layer, kv_head),
-                               .v_offset = kv.v_offset(layer, kv_head),
-                               .heads = std::min(together, group - first),
-                               .head_dim = shape.head_dim,
-                               .positions = size_t{position} + 1,
-                               .scale = scale,
-                               .out = out.row(row) + at});
-    });
+  compute.team->ParallelFor(chunks.size(), [&](size_t c) {
+    const Chunk& chunk = chunks[c];
+    const KvSpan& span = spans[chunk.span];
+    AttendQuery queries[kMaxAttendQueries];
+    for (size_t i = chunk.first; i < chunk.last; ++i) {
+      const size_t row = i / group, head = chunk.kv_head * group + i % group;
+      const uint32_t end = span.first_position + static_cast<uint32_t>(row) + 1;
+      const uint32_t first = options.window != 0 && end > options.window ? end - options.window : 0;
+      queries[i - chunk.first] = {q.row(first_rows[chunk.span] + row) + head * n,
+                                  out.row(first_rows[chunk.span] + row) + head * n, first, end};
+    }
+    compute.kernels->attend({.type = shape.type,
+                             .queries = queries,
+                             .count = chunk.last - chunk.first,
+                             .pages = kv.pages(span.sequence).data(),
+                             .k_offset = kv.k_offset(layer, static_cast<uint32_t>(chunk.kv_head)),
+                             .v_offset = kv.v_offset(layer, static_cast<uint32_t>(chunk.kv_head)),
+                             .head_dim = n,
+                             .scale = options.scale,
+                             .soft_cap = options.soft_cap});
   });
 }
 

@@ -12,11 +12,26 @@ namespace efedllm {
 void RmsNorm(Compute& compute, ConstMatrixRef x, absl::Span<const float> weight, float epsilon,
              MatrixRef y);
 
+// RmsNorm of each head by itself, in place. weight: [head_dim]; x.cols a multiple of it.
+void HeadRmsNorm(Compute& compute, MatrixRef x, absl::Span<const float> weight, float epsilon);
+
 // gate = silu(gate) · up. Same shapes.
 void SiluMul(Compute& compute, MatrixRef gate, ConstMatrixRef up);
 
+// gate = gelu(gate) · up, with the tanh approximation of gelu. Same shapes.
+void GeluMul(Compute& compute, MatrixRef gate, ConstMatrixRef up);
+
+// x = cap · tanh(x / cap). cap > 0.
+void SoftCap(Compute& compute, MatrixRef x, float cap);
+
 // x = x + y. Same shapes.
 void Add(Compute& compute, MatrixRef x, ConstMatrixRef y);
+
+// x = x + bias on every row. bias: [x.cols], or empty: none.
+void AddBias(Compute& compute, MatrixRef x, absl::Span<const float> bias);
+
+// y = x · scale + y, rounded once. Same shapes.
+void AddScaled(Compute& compute, MatrixRef y, ConstMatrixRef x, float scale);
 
 }  // namespace efedllm
 

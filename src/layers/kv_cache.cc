@@ -21,10 +21,15 @@ uint64_t PagesFor(uint64_t positions) {
 }  // namespace
 
 uint64_t KvShape::BytesPerToken() const {
-  return uint64_t{2} * layers * kv_heads * head_dim * sizeof(float);
+  return uint64_t{2} * layers * kv_heads * KvBytes(type, head_dim);
 }
 
 absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const KvShape& shape, uint64_t tokens) {
+  if (shape.head_dim % KvBlockValues(shape.type) != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("keys and values can't be kept as ", KvTypeName(shape.type), ": heads of ",
+                     shape.head_dim, " dimensions are no multiple of ", KvBlockValues(shape.type)));
+  }
   const uint64_t per_token = shape.BytesPerToken();
   if (per_token == 0 || tokens == 0) {
     return absl::InvalidArgumentError("a KV cache needs layers and room for at least one token");
@@ -42,10 +47,10 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const KvShape& shape, u
     return absl::ResourceExhaustedError(
         absl::StrCat("the system refuses ", bytes, " bytes of address space for the KV cache"));
   }
-  return std::unique_ptr<KvCache>(new KvCache(shape, static_cast<float*>(memory), bytes, pages));
+  return std::unique_ptr<KvCache>(new KvCache(shape, static_cast<uint8_t*>(memory), bytes, pages));
 }
 
-KvCache::KvCache(const KvShape& shape, float* memory, uint64_t bytes, uint64_t pages)
+KvCache::KvCache(const KvShape& shape, uint8_t* memory, uint64_t bytes, uint64_t pages)
     : shape_(shape), memory_(memory), bytes_(bytes), total_pages_(pages) {
   free_.reserve(pages);
   for (uint64_t page = pages; page > 0; --page) free_.push_back(page - 1);
@@ -87,15 +92,15 @@ absl::Status KvCache::Extend(absl::Span<const KvSpan> spans) {
 }
 
 void KvCache::Resize(Sequence& sequence, uint32_t length) {
-  const uint64_t page_floats = bytes_ / total_pages_ / sizeof(float);
+  const uint64_t page_bytes = bytes_ / total_pages_;
   const uint64_t pages = PagesFor(length);
   while (sequence.pages.size() > pages) {
-    free_.push_back(static_cast<uint64_t>(sequence.pages.back() - memory_) / page_floats);
+    free_.push_back(static_cast<uint64_t>(sequence.pages.back() - memory_) / page_bytes);
     sequence.pages.pop_back();
   }
   while (sequence.pages.size() < pages) {
     CHECK(!free_.empty());
-    sequence.pages.push_back(memory_ + free_.back() * page_floats);
+    sequence.pages.push_back(memory_ + free_.back() * page_bytes);
     free_.pop_back();
   }
   sequence.length = length;
@@ -116,19 +121,19 @@ uint32_t KvCache::length(SequenceId sequence) const {
   return it == sequences_.end() ? 0 : it->second.length;
 }
 
-absl::Span<float* const> KvCache::pages(SequenceId sequence) const {
+absl::Span<uint8_t* const> KvCache::pages(SequenceId sequence) const {
   const auto it = sequences_.find(sequence);
   if (it == sequences_.end()) return {};
   return it->second.pages;
 }
 
 size_t KvCache::k_offset(uint32_t layer, uint32_t kv_head) const {
-  const size_t head_floats = size_t{kPagePositions} * shape_.head_dim;
-  return (size_t{layer} * shape_.kv_heads + kv_head) * 2 * head_floats;
+  const size_t area = kPagePositions * KvBytes(shape_.type, shape_.head_dim);
+  return (size_t{layer} * shape_.kv_heads + kv_head) * 2 * area;
 }
 
 size_t KvCache::v_offset(uint32_t layer, uint32_t kv_head) const {
-  return k_offset(layer, kv_head) + size_t{kPagePositions} * shape_.head_dim;
+  return k_offset(layer, kv_head) + kPagePositions * KvBytes(shape_.type, shape_.head_dim);
 }
 
 }  // namespace efedllm

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/ids.h"
+#include "tensor/kv_type.h"
 
 namespace efedllm {
 
@@ -25,21 +26,24 @@ struct KvSpan {
 struct KvShape {
   uint32_t layers = 0;  // of the stage
   uint32_t kv_heads = 0;
-  uint32_t head_dim = 0;
+  uint32_t head_dim = 0;  // a multiple of KvBlockValues(type)
+  KvType type = KvType::kF32;
 
   // Of one position, all layers, keys and values.
   uint64_t BytesPerToken() const;
 };
 
-// A page holds, f32, for each layer and kv head: K as [head_dim][64] (lanes are positions), then V
-// as [64][head_dim]. Not thread-safe, except that different threads may write different heads or
-// positions of reserved pages. Memory is reserved at once, but takes RAM only when first written.
+// A page holds for each layer and kv head: K as [head_dim][64] (lanes are positions), then V as
+// [64][head_dim]; see kernels/kv_layout.h for types with scales. Not thread-safe, except that
+// different threads may write different heads or positions of reserved pages. Memory is reserved at
+// once, but takes RAM only when first written.
 class KvCache {
  public:
   static constexpr uint32_t kPagePositions = 64;
 
-  // tokens: room for this many positions, rounded up to whole pages. InvalidArgument: nothing or
-  // more than the address space holds; ResourceExhausted: the kernel refuses.
+  // tokens: room for this many positions, rounded up to whole pages. InvalidArgument: nothing, more
+  // than the address space holds, or heads that the type's blocks don't divide; ResourceExhausted:
+  // the kernel refuses.
   static absl::StatusOr<std::unique_ptr<KvCache>> Create(const KvShape& shape, uint64_t tokens);
   ~KvCache();
   KvCache(const KvCache&) = delete;
@@ -64,25 +68,23 @@ class KvCache {
   uint64_t tokens_total() const { return total_pages_ * kPagePositions; }
 
   // The sequence's pages in order of position; borrowed until the next change. Empty if unknown.
-  absl::Span<float* const> pages(SequenceId sequence) const;
-  // Where K and V of a layer's head begin in every page, in floats. Then
-  //   key dimension d of position p     pages[p / 64][k_offset + d * 64 + p % 64]
-  //   value dimension d of position p   pages[p / 64][v_offset + p % 64 * head_dim + d]
+  absl::Span<uint8_t* const> pages(SequenceId sequence) const;
+  // Where K and V of a layer's head begin in every page, in bytes.
   size_t k_offset(uint32_t layer, uint32_t kv_head) const;
   size_t v_offset(uint32_t layer, uint32_t kv_head) const;
 
  private:
   struct Sequence {
     uint32_t length = 0;
-    std::vector<float*> pages;
+    std::vector<uint8_t*> pages;
   };
 
-  KvCache(const KvShape& shape, float* memory, uint64_t bytes, uint64_t pages);
+  KvCache(const KvShape& shape, uint8_t* memory, uint64_t bytes, uint64_t pages);
   void Resize(Sequence& sequence, uint32_t length);
 
   // Constant after construction.
   const KvShape shape_;
-  float* const memory_;
+  uint8_t* const memory_;
   const uint64_t bytes_;
   const uint64_t total_pages_;
 

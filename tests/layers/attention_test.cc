@@ -18,6 +18,8 @@ struct World {
   Matrix v = GaussianMatrix(random, kTokens, kKvHeads* kHeadDim);
 };
 
+const AttentionOptions kOptions{.scale = 1.0f / std::sqrt(static_cast<float>(kHeadDim))};
+
 ConstMatrixRef Rows(const Matrix& m, size_t first, size_t rows) {
   return {m.ref().row(first), rows, m.cols()};
 }
@@ -30,7 +32,7 @@ TEST(Attention, IsSoftmaxOverTheKeysUpToTheToken) {
   ASSERT_TRUE(kv->Extend({span}).ok());
   StoreKv(compute, {span}, 1, world.k.ref(), world.v.ref(), *kv);
   Matrix out(kTokens, kHeads * kHeadDim);
-  Attend(compute, {span}, 1, world.q.ref(), *kv, out.ref());
+  Attend(compute, {span}, 1, kOptions, world.q.ref(), *kv, out.ref());
   for (size_t t : {0, 1, 63, 64, 149}) {
     for (size_t h = 0; h < kHeads; ++h) {
       const size_t at = h / (kHeads / kKvHeads) * kHeadDim;
@@ -61,7 +63,7 @@ TEST(Attention, ChunksRewindsAndMatesChangeNoBit) {
   ASSERT_TRUE(whole->Extend({all}).ok());
   StoreKv(compute, {all}, 0, world.k.ref(), world.v.ref(), *whole);
   Matrix want(kTokens, kHeads * kHeadDim);
-  Attend(compute, {all}, 0, world.q.ref(), *whole, want.ref());
+  Attend(compute, {all}, 0, kOptions, world.q.ref(), *whole, want.ref());
 
   // Token by token or in pieces, after other tokens had been there, beside another sequence.
   auto kv = *KvCache::Create(shape, 1024);
@@ -81,7 +83,7 @@ TEST(Attention, ChunksRewindsAndMatesChangeNoBit) {
     }
     StoreKv(compute, spans, 0, k.ref(), v.ref(), *kv);
     Matrix out(tokens + 1, kHeads * kHeadDim);
-    Attend(compute, spans, 0, q.ref(), *kv, out.ref());
+    Attend(compute, spans, 0, kOptions, q.ref(), *kv, out.ref());
     EXPECT_TRUE(SameBits({out.row(0), out.cols()}, {want.row(mate), want.cols()}));
     EXPECT_TRUE(
         SameBits({out.row(1), tokens * out.cols()}, {want.row(first), tokens * out.cols()}));

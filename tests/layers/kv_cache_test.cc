@@ -52,12 +52,29 @@ TEST(KvCache, RefusesAbsurdSizes) {
   EXPECT_FALSE(KvCache::Create({.layers = 1u << 31, .kv_heads = 1, .head_dim = 1u << 31}, 64).ok());
 }
 
+TEST(KvCache, CountsBytesByType) {
+  KvShape shape{.layers = 3, .kv_heads = 2, .head_dim = 64};
+  EXPECT_EQ(shape.BytesPerToken(), 3u * 2 * 2 * 64 * 4);
+  shape.type = KvType::kF16;
+  EXPECT_EQ(shape.BytesPerToken(), 3u * 2 * 2 * 64 * 2);
+  shape.type = KvType::kQ8_0;
+  EXPECT_EQ(shape.BytesPerToken(), 3u * 2 * 2 * 2 * 34);
+}
+
+TEST(KvCache, RefusesHeadsThatBlocksDoNotDivide) {
+  const auto kv =
+      KvCache::Create({.layers = 1, .kv_heads = 1, .head_dim = 80, .type = KvType::kQ8_0}, 64);
+  EXPECT_EQ(kv.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(kv.status().message(),
+            "keys and values can't be kept as q8_0: heads of 80 dimensions are no multiple of 32");
+}
+
 // Takes RAM only when written: a terabyte of address space costs nothing.
 TEST(KvCache, ReservesLazily) {
   auto kv = KvCache::Create({.layers = 32, .kv_heads = 8, .head_dim = 128}, 1 << 20);
   if (!kv.ok()) GTEST_SKIP() << kv.status();
   ASSERT_TRUE((*kv)->Extend({{SequenceId{1}, 0, 1}}).ok());
-  (*kv)->pages(SequenceId{1})[0][(*kv)->v_offset(31, 7)] = 1.0f;
+  (*kv)->pages(SequenceId{1})[0][(*kv)->v_offset(31, 7)] = 1;
 }
 
 TEST(KvCache, PagesAreNeverSharedWhateverHappens) {
@@ -85,12 +102,12 @@ TEST(KvCache, PagesAreNeverSharedWhateverHappens) {
         if (kv->Extend({{SequenceId{id}, first, tokens}}).ok()) lengths[id] = first + tokens;
       }
     }
-    std::set<const float*> pages;
+    std::set<const uint8_t*> pages;
     size_t count = 0;
     for (const auto& [sequence, length] : lengths) {
       ASSERT_EQ(kv->length(SequenceId{sequence}), length) << "seed " << kSeed << ", step " << i;
       ASSERT_EQ(kv->pages(SequenceId{sequence}).size(), (length + 63) / 64);
-      for (const float* page : kv->pages(SequenceId{sequence})) pages.insert(page), ++count;
+      for (const uint8_t* page : kv->pages(SequenceId{sequence})) pages.insert(page), ++count;
     }
     ASSERT_EQ(pages.size(), count) << "seed " << kSeed << ", step " << i;
     ASSERT_EQ(kv->tokens_used(), count * 64);

@@ -35,6 +35,14 @@ inline std::vector<float> Gaussians(Random& random, size_t n) {
   return values;
 }
 
+// A zero, subnormal, huge or ordinary number of either sign.
+inline float Adversarial(Random& random) {
+  constexpr float kValues[] = {0.0f, 1e-45f, 1e-40f, 1.17549435e-38f, 1e-30f,
+                               1.0f, 88.7f,  1e5f,   1e20f,           3.4028235e38f};
+  const float value = kValues[random.Below(10)];
+  return random.Below(2) == 0 ? value : -value;
+}
+
 inline Matrix GaussianMatrix(Random& random, size_t rows, size_t cols) {
   Matrix m(rows, cols);
   for (float& v : m.ref().span()) v = Gaussian(random);
@@ -115,8 +123,10 @@ class OwnedMatrix {
 // The tables that this machine runs; the first is the definition.
 inline std::vector<const KernelTable*> RunnableKernels() {
   std::vector<const KernelTable*> tables = {&ScalarKernels()};
-  if (Avx2Kernels() != nullptr) tables.push_back(Avx2Kernels());
-  if (Avx512Kernels() != nullptr) tables.push_back(Avx512Kernels());
+  for (const KernelTable* table :
+       {Avx2Kernels(), Avx512Kernels(), NeonKernels(), NeonDotprodKernels()}) {
+    if (table != nullptr) tables.push_back(table);
+  }
   return tables;
 }
 

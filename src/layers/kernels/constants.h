@@ -16,6 +16,13 @@ inline constexpr float kLn2Low = -2.12194440e-4f;
 inline constexpr float kExpPoly[6] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
                                       4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
 
+// gelu(x) = x/2 · (1 + tanh(kGeluScale · (x + kGeluCubic · x³))).
+inline constexpr float kGeluScale = 0.797884561f;  // sqrt(2/π)
+inline constexpr float kGeluCubic = 0.044715f;
+
+// The largest f16.
+inline constexpr float kF16Max = 65504.0f;
+
 // Blocks of activations that are smaller than this become zeros: 127/amax must not overflow.
 inline constexpr float kQuantMin = 1e-30f;
 

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "tensor/kv_type.h"
 #include "tensor/quant_format.h"
 
 namespace efedllm {
@@ -42,19 +43,26 @@ struct QuantMatmuls {
   MatmulKernel of[kQuantFormatCount];
 };
 
-inline constexpr size_t kMaxAttendHeads = 8;
-
-// Query heads over the pages of the kv head that they share (layers/kv_cache.h).
-struct AttendArgs {
-  const float* q;             // [heads, head_dim]
-  const float* const* pages;  // of 64 positions
-  size_t k_offset, v_offset;  // floats
-  size_t heads;               // 1 to kMaxAttendHeads
-  size_t head_dim;
-  size_t positions;  // that are seen, from 0 on; at least 1
-  float scale;
-  float* out;  // [heads, head_dim]
+// One query head of one token: out = softmax over the positions [first, end) that it sees.
+struct AttendQuery {
+  const float* q;       // [head_dim]
+  float* out;           // [head_dim]
+  uint32_t first, end;  // first < end
 };
+
+// Queries of one sequence that read the same kv head, to share its loads. Each one's result is as
+// if it were alone.
+struct AttendArgs {
+  KvType type;  // of the pages' contents, see kernels/kv_layout.h
+  const AttendQuery* queries;
+  size_t count;                 // 1 to kMaxAttendQueries
+  const uint8_t* const* pages;  // of 64 positions, at least up to the last end
+  size_t k_offset, v_offset;    // bytes
+  size_t head_dim;
+  float scale;
+  float soft_cap;  // scores become soft_cap * tanh(score / soft_cap); 0: they don't
+};
+inline constexpr size_t kMaxAttendQueries = 32;
 
 struct KernelTable {
   const char* name;
@@ -71,11 +79,22 @@ struct KernelTable {
   // x: [heads * head_dim]; the first dims of each head turn. cos, sin: [dims], see layers/rope.h.
   void (*rope)(float* x, size_t heads, size_t head_dim, size_t dims, const float* cos,
                const float* sin);
+  // As rope, but element i of a head pairs with element i + dims/2 (NeoX).
+  void (*rope_halves)(float* x, size_t heads, size_t head_dim, size_t dims, const float* cos,
+                      const float* sin);
   void (*attend)(const AttendArgs&);
+  // f16 bits of x, to nearest even; beyond ±65504: ±65504.
+  void (*to_f16)(const float* x, size_t n, uint16_t* out);
   // gate = silu(gate) · up.
   void (*silu_mul)(float* gate, const float* up, size_t n);
+  // gate = gelu(gate) · up, the tanh approximation.
+  void (*gelu_mul)(float* gate, const float* up, size_t n);
+  // x = cap · tanh(x / cap).
+  void (*soft_cap)(float* x, size_t n, float cap);
   // x += y.
   void (*add)(float* x, const float* y, size_t n);
+  // y = fma(x, scale, y).
+  void (*add_scaled)(float* y, const float* x, size_t n, float scale);
   // y = e^x.
   void (*exp)(const float* x, size_t n, float* y);
 };
@@ -87,6 +106,8 @@ const KernelTable& ScalarKernels();
 // Null: this build or this CPU has none.
 const KernelTable* Avx2Kernels();
 const KernelTable* Avx512Kernels();
+const KernelTable* NeonKernels();
+const KernelTable* NeonDotprodKernels();
 
 }  // namespace efedllm
 

@@ -1,14 +1,12 @@
-// The definition of every kernel: plain loops in the order that docs/numerics.md writes down.
-#include <algorithm>
-#include <bit>
+// The definition of the matrix products, and the table of all definitions: plain loops in the order
+// that docs/numerics.md writes down.
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <utility>
 
-#include "layers/kernels/constants.h"
 #include "layers/kernels/group_layout.h"
 #include "layers/kernels/kernel_table.h"
+#include "layers/kernels/scalar.h"
 #include "layers/packed_matrix.h"
 #include "tensor/half.h"
 
@@ -16,7 +14,6 @@ namespace efedllm {
 namespace {
 
 constexpr size_t kRows = kGroupRows;
-constexpr size_t kPage = 64;
 
 template <class T>
 T Load(const uint8_t* p, size_t i) {
@@ -133,112 +130,6 @@ void Matmul(const MatmulArgs& a) {
   }
 }
 
-float Exp(float x) {
-  if (x < kExpLow) return 0;
-  if (x > kExpHigh) return std::numeric_limits<float>::infinity();
-  const float shifted = std::fma(x, kLog2E, kRoundToInt);
-  const float n = shifted - kRoundToInt;
-  float r = std::fma(-n, kLn2High, x);
-  r = std::fma(-n, kLn2Low, r);
-  float p = kExpPoly[0];
-  for (int i = 1; i < 6; ++i) p = std::fma(p, r, kExpPoly[i]);
-  const float y = std::fma(p, r * r, r) + 1.0f;
-  // In two steps: 2^128 is not a float. Subtraction of the bits leaves n.
-  const int32_t exponent = std::bit_cast<int32_t>(shifted) - kRoundToIntBits;
-  const int32_t half = exponent >> 1;
-  return y * std::bit_cast<float>((half + 127) << 23) *
-         std::bit_cast<float>((exponent - half + 127) << 23);
-}
-
-void ExpRow(const float* x, size_t n, float* y) {
-  for (size_t i = 0; i < n; ++i) y[i] = Exp(x[i]);
-}
-
-// Eight partial sums to one.
-float Tree(const float* s) {
-  return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-}
-
-void Quantize(const float* x, size_t blocks, QuantBlock* out) {
-  for (size_t b = 0; b < blocks; ++b, x += kQuantValues) {
-    float amax = 0;
-    for (size_t i = 0; i < kQuantValues; ++i) amax = std::max(amax, std::fabs(x[i]));
-    const bool zero = amax < kQuantMin;
-    out[b].d = zero ? 0.0f : amax / 127.0f;
-    const float inverse = zero ? 0.0f : 127.0f / amax;
-    out[b].sum[0] = out[b].sum[1] = 0;
-    for (size_t i = 0; i < kQuantValues; ++i) {
-      const float shifted = x[i] * inverse + kRoundToInt;
-      out[b].q[i] = static_cast<int8_t>(std::bit_cast<int32_t>(shifted) - kRoundToIntBits);
-      out[b].sum[i / 16] = static_cast<int16_t>(out[b].sum[i / 16] + out[b].q[i]);
-    }
-    out[b].offset = -128 * (out[b].sum[0] + out[b].sum[1]);
-  }
-}
-
-void RmsNorm(const float* x, const float* weight, size_t n, float epsilon, float* y) {
-  float partial[8] = {};
-  for (size_t i = 0; i < n; ++i) partial[i % 8] = std::fma(x[i], x[i], partial[i % 8]);
-  const float mean = Tree(partial) / static_cast<float>(n);
-  const float scale = 1.0f / std::sqrt(mean + epsilon);
-  for (size_t i = 0; i < n; ++i) y[i] = x[i] * scale * weight[i];
-}
-
-void Rope(float* x, size_t heads, size_t head_dim, size_t dims, const float* cos,
-          const float* sin) {
-  for (size_t h = 0; h < heads; ++h, x += head_dim) {
-    for (size_t i = 0; i < dims; i += 2) {
-      const float a = x[i], b = x[i + 1];
-      x[i] = std::fma(a, cos[i], -(b * sin[i]));
-      x[i + 1] = std::fma(b, cos[i + 1], a * sin[i + 1]);
-    }
-  }
-}
-
-void AttendHead(const AttendArgs& a, const float* q, float* out) {
-  float max = -std::numeric_limits<float>::infinity(), sum = 0;
-  std::fill_n(out, a.head_dim, 0.0f);
-  for (size_t base = 0; base < a.positions; base += kPage) {
-    const float* keys = a.pages[base / kPage] + a.k_offset;
-    const float* values = a.pages[base / kPage] + a.v_offset;
-    const size_t seen = std::min(kPage, a.positions - base);
-    float p[kPage], partial[8] = {}, new_max = max;
-    for (size_t i = 0; i < seen; ++i) {
-      float dot = 0;
-      for (size_t d = 0; d < a.head_dim; ++d) dot = std::fma(q[d], keys[d * kPage + i], dot);
-      p[i] = dot * a.scale;
-      new_max = std::max(new_max, p[i]);
-    }
-    for (size_t i = 0; i < seen; ++i) {
-      p[i] = Exp(p[i] - new_max);
-      partial[i % 8] += p[i];
-    }
-    const float correction = Exp(max - new_max);
-    sum = std::fma(sum, correction, Tree(partial));
-    for (size_t d = 0; d < a.head_dim; ++d) {
-      float acc = out[d] * correction;
-      for (size_t i = 0; i < seen; ++i) acc = std::fma(p[i], values[i * a.head_dim + d], acc);
-      out[d] = acc;
-    }
-    max = new_max;
-  }
-  for (size_t d = 0; d < a.head_dim; ++d) out[d] /= sum;
-}
-
-void Attend(const AttendArgs& a) {
-  for (size_t h = 0; h < a.heads; ++h) {
-    AttendHead(a, a.q + h * a.head_dim, a.out + h * a.head_dim);
-  }
-}
-
-void SiluMul(float* gate, const float* up, size_t n) {
-  for (size_t i = 0; i < n; ++i) gate[i] = gate[i] / (1.0f + Exp(-gate[i])) * up[i];
-}
-
-void Add(float* x, const float* y, size_t n) {
-  for (size_t i = 0; i < n; ++i) x[i] += y[i];
-}
-
 template <size_t... kIndex>
 constexpr QuantMatmuls AllQuantMatmuls(std::index_sequence<kIndex...>) {
   return {{Matmul<QuantProduct<kQuantFormats[kIndex]>>...}};
@@ -252,13 +143,18 @@ constexpr KernelTable kTable = {
     .matmul_f16 = Matmul<FloatProduct<F16Weight>>,
     .matmul_bf16 = Matmul<FloatProduct<Bf16Weight>>,
     .matmul_quant = &kQuantMatmuls,
-    .quantize = Quantize,
-    .rms_norm = RmsNorm,
-    .rope = Rope,
-    .attend = Attend,
-    .silu_mul = SiluMul,
-    .add = Add,
-    .exp = ExpRow,
+    .quantize = scalar::Quantize,
+    .rms_norm = scalar::RmsNorm,
+    .rope = scalar::Rope,
+    .rope_halves = scalar::RopeHalves,
+    .attend = scalar::Attend,
+    .to_f16 = scalar::ToF16,
+    .silu_mul = scalar::SiluMul,
+    .gelu_mul = scalar::GeluMul,
+    .soft_cap = scalar::SoftCap,
+    .add = scalar::Add,
+    .add_scaled = scalar::AddScaled,
+    .exp = scalar::ExpRow,
 };
 
 }  // namespace

@@ -1,109 +1,201 @@
+// Keys and values are both matrices whose rows are read once for up to four queries: keys have a
+// row per dimension and a lane per position, values a row per position and a lane per dimension.
+#include "layers/kernels/attend_pages.h"
 #include "layers/kernels/avx2/avx2.h"
 
 namespace efedllm::avx2 {
 namespace {
 
-constexpr size_t kPage = 64;
-constexpr int kVectors = kPage / 8;
+constexpr int kVectors = kKvPage / 8;
+constexpr size_t kMaxTogether = 4;
 
-// s[i] = scale · (q · key i) for a page's 64 positions, seen or not.
-void Scores(const AttendArgs& a, const float* q, const float* keys, __m256* s) {
-  for (int j = 0; j < kVectors; ++j) s[j] = _mm256_setzero_ps();
-  for (size_t d = 0; d < a.head_dim; ++d, keys += kPage) {
-    const __m256 x = _mm256_broadcast_ss(q + d);
-    for (int j = 0; j < kVectors; ++j) {
-      s[j] = _mm256_fmadd_ps(x, _mm256_loadu_ps(keys + 8 * j), s[j]);
+using Batch = AttendBatch<kMaxTogether>;
+
+template <KvType kType>
+__m256 Load8(const uint8_t* p) {
+  if (kType == KvType::kF32) return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
+  if (kType == KvType::kF16) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+
+__m256 LoadHalves(const uint8_t* p) { return Load8<KvType::kF16>(p); }
+
+__m256 BroadcastHalf(const uint8_t* p) {
+  uint16_t half;
+  __builtin_memcpy(&half, p, sizeof half);
+  return _mm256_cvtph_ps(_mm_set1_epi16(static_cast<short>(half)));
+}
+
+// p[q][i] = scale · (q · key i), for all 64 positions, seen or not. The same place of the next page
+// lies `ahead` bytes on.
+template <KvType kType, int kQueries, int kWide>
+void Scores(const AttendArgs& a, const uint8_t* keys, ptrdiff_t ahead, Batch* batch) {
+  constexpr size_t kBytes = KvNumberBytes(kType);
+  const uint8_t* scales = keys + KvScalesAt(a.head_dim);
+  for (int v = 0; v < kVectors; v += kWide) {
+    __m256 acc[kQueries][kWide], scale[kWide];
+    for (auto& query : acc) {
+      for (__m256& sum : query) sum = _mm256_setzero_ps();
+    }
+    for (size_t d = 0; d < a.head_dim; ++d) {
+      const uint8_t* row = keys + (d * kKvPage + 8 * v) * kBytes;
+      __builtin_prefetch(row + ahead);
+      __m256 k[kWide];
+      if (kType == KvType::kQ8_0 && d % kKvBlock == 0) {
+        const uint8_t* from = scales + (d / kKvBlock * kKvPage + 8 * v) * 2;
+        for (int j = 0; j < kWide; ++j) scale[j] = LoadHalves(from + 16 * j);
+      }
+      for (int j = 0; j < kWide; ++j) {
+        k[j] = Load8<kType>(row + 8 * j * kBytes);
+        if (kType == KvType::kQ8_0) k[j] = _mm256_mul_ps(k[j], scale[j]);
+      }
+      for (int q = 0; q < kQueries; ++q) {
+        const __m256 x = _mm256_broadcast_ss(batch->queries[q].q + d);
+        for (int j = 0; j < kWide; ++j) acc[q][j] = _mm256_fmadd_ps(x, k[j], acc[q][j]);
+      }
+    }
+    for (int q = 0; q < kQueries; ++q) {
+      for (int j = 0; j < kWide; ++j) {
+        _mm256_store_ps(batch->p[q] + 8 * (v + j),
+                        _mm256_mul_ps(acc[q][j], _mm256_set1_ps(a.scale)));
+      }
     }
   }
-  for (int j = 0; j < kVectors; ++j) s[j] = _mm256_mul_ps(s[j], _mm256_set1_ps(a.scale));
 }
 
-// All ones in the lanes of vector j whose position is seen.
-__m256 SeenMask(size_t seen, int j) {
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  const __m256i count = _mm256_set1_epi32(static_cast<int>(seen) - 8 * j);
-  return _mm256_castsi256_ps(_mm256_cmpgt_epi32(count, lane));
+// All ones in the lanes of vector j that stand for positions [begin, end).
+__m256 SeenMask(uint32_t begin, uint32_t end, int j) {
+  const __m256i lane =
+      _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * j));
+  const __m256i before = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(begin)), lane);
+  const __m256i up_to = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(end)), lane);
+  return _mm256_castsi256_ps(_mm256_andnot_si256(before, up_to));
 }
 
-float MaxOfSeen(const __m256* s, size_t seen, float max) {
-  __m256 max8 = _mm256_set1_ps(max);
-  for (int j = 0; j < kVectors; ++j) {
-    max8 = _mm256_max_ps(max8, _mm256_blendv_ps(max8, s[j], SeenMask(seen, j)));
-  }
-  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(max8), _mm256_extractf128_ps(max8, 1));
+float MaxOf(__m256 v) {
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-// out[0, 8 * kWide) = out · correction + Σ p[i] · value i.
-template <int kWide>
-void AddValues(const float* p, size_t seen, float correction, const float* values, size_t head_dim,
-               float* out) {
-  __m256 acc[kWide];
-  for (int j = 0; j < kWide; ++j) {
-    acc[j] = _mm256_mul_ps(_mm256_loadu_ps(out + 8 * j), _mm256_set1_ps(correction));
+// Query q's scores to weights: 0 where it sees nothing.
+void Weigh(float soft_cap, int q, Batch* batch) {
+  float* p = batch->p[q];
+  AttendRunning& running = batch->running[q];
+  const uint32_t begin = batch->begin[q], end = batch->end[q];
+  if (soft_cap != 0) SoftCap(p, kKvPage, soft_cap);
+  __m256 max8 = _mm256_set1_ps(running.max);
+  for (int j = 0; j < kVectors; ++j) {
+    max8 = _mm256_max_ps(
+        max8, _mm256_blendv_ps(max8, _mm256_load_ps(p + 8 * j), SeenMask(begin, end, j)));
   }
-  for (size_t i = 0; i < seen; ++i, values += head_dim) {
-    const __m256 weight = _mm256_broadcast_ss(p + i);
-    for (int j = 0; j < kWide; ++j) {
-      acc[j] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(values + 8 * j), acc[j]);
-    }
-  }
-  for (int j = 0; j < kWide; ++j) _mm256_storeu_ps(out + 8 * j, acc[j]);
-}
-
-void AddAllValues(size_t n, const float* p, size_t seen, float correction, const float* values,
-                  float* out) {
-  size_t d = 0;
-  for (; d + 64 <= n; d += 64) AddValues<8>(p, seen, correction, values + d, n, out + d);
-  for (; d + 32 <= n; d += 32) AddValues<4>(p, seen, correction, values + d, n, out + d);
-  for (; d + 8 <= n; d += 8) AddValues<1>(p, seen, correction, values + d, n, out + d);
-  for (; d < n; ++d) {
-    float acc = out[d] * correction;
-    for (size_t i = 0; i < seen; ++i) acc = __builtin_fmaf(p[i], values[i * n + d], acc);
-    out[d] = acc;
-  }
-}
-
-// One page for one head.
-void Page(const AttendArgs& a, const float* q, size_t base, float* max, float* sum, float* out) {
-  const float* page = a.pages[base / kPage];
-  const size_t seen = a.positions - base < kPage ? a.positions - base : kPage;
-  __m256 s[kVectors];
-  Scores(a, q, page + a.k_offset, s);
-  const float new_max = MaxOfSeen(s, seen, *max);
-  alignas(32) float p[kPage];
+  const float max = MaxOf(max8);
   __m256 partial = _mm256_setzero_ps();
   for (int j = 0; j < kVectors; ++j) {
-    // What is not seen weighs +0 and so adds nothing.
-    const __m256 e =
-        _mm256_and_ps(ExpVector(_mm256_sub_ps(s[j], _mm256_set1_ps(new_max))), SeenMask(seen, j));
-    _mm256_store_ps(p + 8 * j, e);
-    partial = _mm256_add_ps(partial, e);
+    const __m256 e = ExpVector(_mm256_sub_ps(_mm256_load_ps(p + 8 * j), _mm256_set1_ps(max)));
+    const __m256 weight = _mm256_and_ps(e, SeenMask(begin, end, j));
+    _mm256_store_ps(p + 8 * j, weight);
+    partial = _mm256_add_ps(partial, weight);
   }
-  const float correction = _mm256_cvtss_f32(ExpVector(_mm256_set1_ps(*max - new_max)));
-  *sum = __builtin_fmaf(*sum, correction, Tree(partial));
-  *max = new_max;
-  AddAllValues(a.head_dim, p, seen, correction, page + a.v_offset, out);
+  // Also right where nothing has been seen yet, and the maxima are -inf.
+  const bool same = max == running.max;
+  const __m256 factor = ExpVector(_mm256_set1_ps(same ? 0.0f : running.max - max));
+  batch->correction[q] = _mm256_cvtss_f32(factor);
+  running.sum = __builtin_fmaf(running.sum, batch->correction[q], Tree(partial));
+  running.max = max;
+}
+
+// out[q][d + 0 … 8 · kWide) = out · correction + Σ p[q][i] · value i, over what any query sees:
+// what another does not see, it weighs with 0.
+template <KvType kType, int kQueries, int kWide>
+void AddValues(const Batch& batch, const uint8_t* values, ptrdiff_t ahead, size_t head_dim,
+               size_t d) {
+  constexpr size_t kBytes = KvNumberBytes(kType);
+  const uint8_t* scales = values + KvScalesAt(head_dim) + d / kKvBlock * 2;
+  __m256 acc[kQueries][kWide];
+  for (int q = 0; q < kQueries; ++q) {
+    for (int j = 0; j < kWide; ++j) {
+      acc[q][j] = _mm256_mul_ps(_mm256_loadu_ps(batch.queries[q].out + d + 8 * j),
+                                _mm256_set1_ps(batch.correction[q]));
+    }
+  }
+  for (size_t i = batch.first; i < batch.last; ++i) {
+    const uint8_t* row = values + (i * head_dim + d) * kBytes;
+    __builtin_prefetch(row + ahead);
+    __m256 v[kWide];
+    for (int j = 0; j < kWide; ++j) v[j] = Load8<kType>(row + 8 * j * kBytes);
+    if (kType == KvType::kQ8_0) {
+      const __m256 scale = BroadcastHalf(scales + i * (head_dim / kKvBlock) * 2);
+      for (int j = 0; j < kWide; ++j) v[j] = _mm256_mul_ps(v[j], scale);
+    }
+    for (int q = 0; q < kQueries; ++q) {
+      const __m256 weight = _mm256_broadcast_ss(batch.p[q] + i);
+      for (int j = 0; j < kWide; ++j) acc[q][j] = _mm256_fmadd_ps(weight, v[j], acc[q][j]);
+    }
+  }
+  for (int q = 0; q < kQueries; ++q) {
+    for (int j = 0; j < kWide; ++j) {
+      _mm256_storeu_ps(batch.queries[q].out + d + 8 * j, acc[q][j]);
+    }
+  }
+}
+
+// The dimensions from d on, one by one.
+template <KvType kType, int kQueries>
+void AddLastValues(const Batch& batch, const uint8_t* values, size_t head_dim, size_t d) {
+  for (; d < head_dim; ++d) {
+    for (int q = 0; q < kQueries; ++q) {
+      float acc = batch.queries[q].out[d] * batch.correction[q];
+      for (size_t i = batch.first; i < batch.last; ++i) {
+        const uint8_t* p = values + (i * head_dim + d) * KvNumberBytes(kType);
+        float v;
+        if (kType == KvType::kF32) __builtin_memcpy(&v, p, sizeof v);
+        if (kType != KvType::kF32) v = _mm256_cvtss_f32(BroadcastHalf(p));
+        acc = __builtin_fmaf(batch.p[q][i], v, acc);
+      }
+      batch.queries[q].out[d] = acc;
+    }
+  }
+}
+
+template <KvType kType, int kQueries>
+void Page(const AttendArgs& a, const uint8_t* page, ptrdiff_t ahead, Batch* batch) {
+  constexpr int kWide = kQueries == 1 ? 8 : kQueries == 2 ? 4 : 2;
+  Scores<kType, kQueries, kWide>(a, page + a.k_offset, ahead, batch);
+  for (int q = 0; q < kQueries; ++q) Weigh(a.soft_cap, q, batch);
+  const uint8_t* values = page + a.v_offset;
+  const size_t n = a.head_dim;
+  size_t d = 0;
+  if (kQueries <= 2) {
+    for (; d + 32 <= n; d += 32) AddValues<kType, kQueries, 4>(*batch, values, ahead, n, d);
+  }
+  for (; d + 16 <= n; d += 16) AddValues<kType, kQueries, 2>(*batch, values, ahead, n, d);
+  for (; d + 8 <= n; d += 8) AddValues<kType, kQueries, 1>(*batch, values, ahead, n, d);
+  AddLastValues<kType, kQueries>(*batch, values, n, d);
+}
+
+template <KvType kType>
+void AttendType(const AttendArgs& a) {
+  const auto take = [](size_t left) {
+    return left == 5 ? 3 : left < kMaxTogether ? left : kMaxTogether;  // 3 + 2, not 4 + 1
+  };
+  AttendPages<kMaxTogether>(a, take, [&a](Batch* batch, const uint8_t* page, ptrdiff_t ahead) {
+    if (batch->count == 1) return Page<kType, 1>(a, page, ahead, batch);
+    if (batch->count == 2) return Page<kType, 2>(a, page, ahead, batch);
+    if (batch->count == 3) return Page<kType, 3>(a, page, ahead, batch);
+    Page<kType, 4>(a, page, ahead, batch);
+  });
 }
 
 }  // namespace
 
 void Attend(const AttendArgs& a) {
-  float max[kMaxAttendHeads], sum[kMaxAttendHeads];
-  for (size_t h = 0; h < a.heads; ++h) {
-    max[h] = -__builtin_inff();
-    sum[h] = 0;
-    for (size_t d = 0; d < a.head_dim; ++d) a.out[h * a.head_dim + d] = 0;
-  }
-  for (size_t base = 0; base < a.positions; base += kPage) {
-    for (size_t h = 0; h < a.heads; ++h) {
-      Page(a, a.q + h * a.head_dim, base, &max[h], &sum[h], a.out + h * a.head_dim);
-    }
-  }
-  for (size_t h = 0; h < a.heads; ++h) {
-    for (size_t d = 0; d < a.head_dim; ++d) a.out[h * a.head_dim + d] /= sum[h];
-  }
+  if (a.type == KvType::kF32) return AttendType<KvType::kF32>(a);
+  if (a.type == KvType::kF16) return AttendType<KvType::kF16>(a);
+  AttendType<KvType::kQ8_0>(a);
 }
 
 }  // namespace efedllm::avx2

@@ -17,9 +17,15 @@ extern const QuantMatmuls kQuantMatmuls;
 void Quantize(const float* x, size_t blocks, QuantBlock* out);
 void RmsNorm(const float* x, const float* weight, size_t n, float epsilon, float* y);
 void Rope(float* x, size_t heads, size_t head_dim, size_t dims, const float* cos, const float* sin);
+void RopeHalves(float* x, size_t heads, size_t head_dim, size_t dims, const float* cos,
+                const float* sin);
 void Attend(const AttendArgs& a);
+void ToF16(const float* x, size_t n, uint16_t* out);
 void SiluMul(float* gate, const float* up, size_t n);
+void GeluMul(float* gate, const float* up, size_t n);
+void SoftCap(float* x, size_t n, float cap);
 void Add(float* x, const float* y, size_t n);
+void AddScaled(float* y, const float* x, size_t n, float scale);
 void Exp(const float* x, size_t n, float* y);
 
 // The first columns to read a group are bound by memory. Their arithmetic hides the loads behind it
@@ -48,6 +54,12 @@ void Exp(const float* x, size_t n, float* y);
   result =
       _mm256_blendv_ps(result, infinity, _mm256_cmp_ps(x, _mm256_set1_ps(kExpHigh), _CMP_GT_OQ));
   return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(kExpLow), _CMP_LT_OQ), result);
+}
+
+[[maybe_unused]] static inline __m256 TanhVector(__m256 x) {
+  const __m256 one = _mm256_set1_ps(1.0f);
+  const __m256 e = ExpVector(_mm256_add_ps(x, x));
+  return _mm256_sub_ps(one, _mm256_div_ps(_mm256_set1_ps(2.0f), _mm256_add_ps(e, one)));
 }
 
 // ((s0+s4)+(s2+s6)) + ((s1+s5)+(s3+s7)), as the definition's Tree.

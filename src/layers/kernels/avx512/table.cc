@@ -13,9 +13,14 @@ const KernelTable kAvx512Table = {
     .quantize = avx2::Quantize,
     .rms_norm = avx2::RmsNorm,
     .rope = avx2::Rope,
+    .rope_halves = avx2::RopeHalves,
     .attend = avx512::Attend,
+    .to_f16 = avx2::ToF16,
     .silu_mul = avx2::SiluMul,
+    .gelu_mul = avx2::GeluMul,
+    .soft_cap = avx2::SoftCap,
     .add = avx2::Add,
+    .add_scaled = avx2::AddScaled,
     .exp = avx2::Exp,
 };
 
