@@ -14,7 +14,11 @@ absl::StatusOr<const KernelTable*> FindKernels(absl::string_view name) {
   const struct {
     absl::string_view name;
     const KernelTable* table;
-  } all[] = {{"avx512", Avx512Kernels()}, {"avx2", Avx2Kernels()}, {"scalar", &ScalarKernels()}};
+  } all[] = {{"avx512", Avx512Kernels()},
+             {"avx2", Avx2Kernels()},
+             {"neon_dotprod", NeonDotprodKernels()},
+             {"neon", NeonKernels()},
+             {"scalar", &ScalarKernels()}};
   for (const auto& kernels : all) {
     if (name == "auto" && kernels.table != nullptr) return kernels.table;
     if (name != kernels.name) continue;
@@ -23,7 +27,8 @@ absl::StatusOr<const KernelTable*> FindKernels(absl::string_view name) {
         absl::StrCat("this CPU can't run the ", name, " kernels; use --kernels=auto"));
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("unknown kernels \"", name, "\"; choose auto, scalar, avx2 or avx512"));
+      absl::StrCat("unknown kernels \"", name,
+                   "\"; choose auto, scalar, avx2, avx512, neon or neon_dotprod"));
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ struct KernelTable;  // layers/kernels/kernel_table.h
 
 struct Compute {
   // threads: 0 means inline on the caller. kernels: "auto" (the best that this CPU runs), "scalar",
-  // "avx2", "avx512" (with VNNI). InvalidArgument: an unknown name, or one that this CPU can't run.
+  // "avx2", "avx512" (with VNNI), "neon", "neon_dotprod". InvalidArgument: an unknown name, or one
+  // that this CPU can't run.
   static absl::StatusOr<Compute> Create(int threads, absl::string_view kernels);
 
   std::unique_ptr<ThreadTeam> team;

@@ -6,6 +6,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace efedllm {
@@ -46,6 +49,16 @@ const KernelTable* Avx512Kernels() {
 #else
 const KernelTable* Avx2Kernels() { return nullptr; }
 const KernelTable* Avx512Kernels() { return nullptr; }
+#endif
+
+#if defined(__aarch64__)
+const KernelTable* NeonKernels() { return &kNeonTable; }
+const KernelTable* NeonDotprodKernels() {
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0 ? &kNeonDotprodTable : nullptr;
+}
+#else
+const KernelTable* NeonKernels() { return nullptr; }
+const KernelTable* NeonDotprodKernels() { return nullptr; }
 #endif
 
 }  // namespace efedllm

@@ -6,8 +6,10 @@
 
 namespace efedllm {
 
-extern const KernelTable kAvx2Table;    // needs AVX2, FMA and F16C
-extern const KernelTable kAvx512Table;  // needs these and AVX-512 F, BW, DQ, VL and VNNI
+extern const KernelTable kAvx2Table;         // needs AVX2, FMA and F16C
+extern const KernelTable kAvx512Table;       // needs these and AVX-512 F, BW, DQ, VL and VNNI
+extern const KernelTable kNeonTable;         // needs what every 64-bit ARM has
+extern const KernelTable kNeonDotprodTable;  // needs int8 dot products as well
 
 }  // namespace efedllm
 

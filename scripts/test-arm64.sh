@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Cross-compiles the engine for 64-bit ARM and runs tests of it under QEMU, on CPUs with and without dot products.
+#
+#   scripts/test-arm64.sh build          the arm64 preset, in build/arm64
+#   scripts/test-arm64.sh layers_test    the test binary of that name, then on the oldest CPU
+#
+# Exit status 77: what this takes is not here, so that a test skips.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+part=${1:?what to run: build, layers_test or numerics_test}
+
+cannot() { echo "test-arm64: skipped, $1" >&2; exit 77; }
+command -v qemu-aarch64-static >/dev/null || cannot 'no qemu-aarch64-static (scripts/install-deps.sh --tests)'
+command -v clang++ >/dev/null || cannot 'no clang++'
+
+if [ "$part" = build ]; then
+  scripts/arm64-sysroot.sh
+  cmake --preset arm64
+  exec cmake --build --preset arm64 --parallel 2
+fi
+binary=build/arm64/bin/$part
+[ -x "$binary" ] || cannot "no $binary"
+for cpu in max cortex-a53; do
+  echo "test-arm64: $part on $cpu"
+  qemu-aarch64-static -L build/arm64-sysroot -cpu "$cpu" "$binary"
+done
