@@ -1,5 +1,7 @@
 #include "model/model_file.h"
 
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -8,6 +10,9 @@
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "model/gguf.h"
+#include "model/hf_folder.h"
+#include "model/split_gguf.h"
+#include "tensor/dtype.h"
 
 namespace efedllm {
 namespace {
@@ -43,16 +48,36 @@ absl::Span<const uint8_t> ModelTensor::Bytes(uint64_t offset, uint64_t length,
   return scratch;
 }
 
+absl::string_view ModelContents::Keep(std::string text) {
+  return strings.emplace_back(std::move(text));
+}
+
+void ModelContents::Set(absl::string_view key, MetadataValue value) {
+  values.insert_or_assign(Keep(std::string(key)), std::move(value));
+}
+
+void ModelContents::AddF32(absl::string_view name, std::vector<uint64_t> shape,
+                           std::vector<float> values_of_it) {
+  const std::vector<float>& kept = vectors.emplace_back(std::move(values_of_it));
+  ModelTensor tensor;
+  tensor.name = Keep(std::string(name));
+  tensor.gguf_type = static_cast<uint32_t>(DType::kF32);
+  tensor.shape = std::move(shape);
+  tensor.bytes = {reinterpret_cast<const uint8_t*>(kept.data()), kept.size() * sizeof(float)};
+  tensors.push_back(std::move(tensor));
+}
+
 absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path) {
-  ASSIGN_OR_RETURN(MappedFile mapping, MappedFile::Open(path));
-  absl::StatusOr<ModelContents> contents = ReadGguf(mapping.bytes());
-  if (!contents.ok()) {
-    return absl::Status(contents.status().code(),
-                        absl::StrCat(path, ": ", contents.status().message()));
+  std::error_code error;
+  absl::StatusOr<ModelContents> contents =
+      std::filesystem::is_directory(path, error) ? OpenHfFolder(path) : OpenGguf(path);
+  if (!contents.ok()) return contents.status();
+  absl::StatusOr<ModelFile> file = Create(*std::move(contents));
+  if (!file.ok()) {
+    return absl::Status(file.status().code(), absl::StrCat(path, ": ", file.status().message()));
   }
-  contents->parts[0].path = path;
-  contents->parts[0].mapping = std::move(mapping);
-  return Create(*std::move(contents));
+  file->path_ = path;
+  return file;
 }
 
 absl::StatusOr<ModelFile> ModelFile::Parse(absl::Span<const uint8_t> bytes) {
@@ -72,6 +97,11 @@ absl::StatusOr<ModelFile> ModelFile::Create(ModelContents contents) {
   return file;
 }
 
+absl::Status ModelFile::About(const absl::Status& status) const {
+  if (status.ok() || path_.empty()) return status;
+  return absl::Status(status.code(), absl::StrCat(path_, ": ", status.message()));
+}
+
 uint64_t ModelFile::file_bytes() const {
   uint64_t bytes = 0;
   for (const ModelPart& part : parts()) bytes += part.bytes.size();
@@ -89,15 +119,16 @@ const MetadataValue* ModelFile::FindValue(absl::string_view key) const {
 }
 
 void ModelFile::DropPages(const ModelTensor& tensor) const {
-  const auto drop = [this](absl::Span<const uint8_t> bytes) {
-    for (const ModelPart& part : parts()) {
-      const absl::Span<const uint8_t> mapped = part.mapping.bytes();
-      if (bytes.data() < mapped.begin() || bytes.data() >= mapped.end()) continue;
-      part.mapping.DropPages(static_cast<size_t>(bytes.data() - mapped.data()), bytes.size());
-    }
-  };
-  drop(tensor.bytes);
-  for (const absl::Span<const uint8_t> piece : tensor.pieces) drop(piece);
+  DropPages(tensor.bytes);
+  for (const absl::Span<const uint8_t> piece : tensor.pieces) DropPages(piece);
+}
+
+void ModelFile::DropPages(absl::Span<const uint8_t> bytes) const {
+  for (const ModelPart& part : parts()) {
+    const absl::Span<const uint8_t> mapped = part.mapping.bytes();
+    if (bytes.data() < mapped.begin() || bytes.data() >= mapped.end()) continue;
+    part.mapping.DropPages(static_cast<size_t>(bytes.data() - mapped.data()), bytes.size());
+  }
 }
 
 absl::StatusOr<uint64_t> ModelFile::GetUint(absl::string_view key) const {

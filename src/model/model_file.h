@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
@@ -58,6 +59,12 @@ struct ModelPart {
 
 // What a reader of a format fills in. Views point into parts, strings and vectors.
 struct ModelContents {
+  // A view of the text that lives as long as this.
+  absl::string_view Keep(std::string text);
+  void Set(absl::string_view key, MetadataValue value);  // in place of what the key had
+  // An F32 tensor that no file has. shape: as ModelTensor's.
+  void AddF32(absl::string_view name, std::vector<uint64_t> shape, std::vector<float> values);
+
   std::vector<ModelPart> parts;
   absl::flat_hash_map<absl::string_view, MetadataValue> values;
   std::vector<ModelTensor> tensors;
@@ -78,6 +85,10 @@ class ModelFile {
   // InvalidArgument: two tensors of one name.
   static absl::StatusOr<ModelFile> Create(ModelContents contents);
 
+  const std::string& path() const { return path_; }  // as given to Open; empty after Parse
+  // An error that someone found in this model, beginning with its path.
+  absl::Status About(const absl::Status& status) const;
+
   const std::vector<ModelTensor>& tensors() const { return contents_.tensors; }
   const ModelTensor* FindTensor(absl::string_view name) const;  // nullptr: there is none
   const MetadataValue* FindValue(absl::string_view key) const;  // nullptr: there is none
@@ -97,9 +108,12 @@ class ModelFile {
   // Lets the kernel drop the tensor's pages from our memory; reading brings them back. For tensors
   // that were read once (hashed, packed), so that a model larger than RAM can be worked through.
   void DropPages(const ModelTensor& tensor) const;
+  // The same for a part of a tensor; no effect on bytes that are not the file's.
+  void DropPages(absl::Span<const uint8_t> bytes) const;
 
  private:
   ModelContents contents_;
+  std::string path_;
   absl::flat_hash_map<absl::string_view, size_t> tensor_index_;
 };
 

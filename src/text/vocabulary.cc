@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
+#include "model/tokenizer_keys.h"
 
 namespace efedllm {
 namespace {
@@ -124,6 +125,22 @@ absl::StatusOr<int32_t> TokenId(const ModelFile& file, absl::string_view key, in
   return static_cast<int32_t>(id);
 }
 
+// The ids of a list, which may be missing.
+absl::StatusOr<std::vector<int32_t>> TokenIds(const ModelFile& file, absl::string_view key,
+                                              int32_t size) {
+  std::vector<int32_t> ids;
+  if (file.FindValue(key) == nullptr) return ids;
+  ASSIGN_OR_RETURN(const std::vector<double> numbers, file.GetNumbers(key));
+  for (const double number : numbers) {
+    if (!(number >= 0 && number < size)) {
+      return absl::InvalidArgumentError(absl::StrCat("broken vocabulary: ", key, " has ", number,
+                                                     ", but there are ", size, " tokens"));
+    }
+    ids.push_back(static_cast<int32_t>(number));
+  }
+  return ids;
+}
+
 }  // namespace
 
 absl::StatusOr<Vocabulary> Vocabulary::Load(const ModelFile& file,
@@ -135,7 +152,7 @@ absl::StatusOr<Vocabulary> Vocabulary::Load(const ModelFile& file,
   RETURN_IF_ERROR(vocabulary.MarkFillInTheMiddle(file));
   vocabulary.MarkEndsOfGeneration();
   vocabulary.OrderSpecialTokens();
-  vocabulary.MarkSpaceSwallowers(file);
+  RETURN_IF_ERROR(vocabulary.MarkSpaceSwallowers(file));
   return vocabulary;
 }
 
@@ -205,6 +222,8 @@ absl::Status Vocabulary::LoadSpecialIds(const ModelFile& file, const VocabularyD
   for (const int32_t id : {eos_, end_of_turn, end_of_message}) {
     if (id >= 0) end_of_generation_.insert(id);
   }
+  ASSIGN_OR_RETURN(const std::vector<int32_t> ends, TokenIds(file, kEndIdsKey, size()));
+  end_of_generation_.insert(ends.begin(), ends.end());
   return absl::OkStatus();
 }
 
@@ -257,17 +276,22 @@ void Vocabulary::OrderSpecialTokens() {
             [this](int32_t a, int32_t b) { return token(a).text.size() > token(b).text.size(); });
 }
 
-void Vocabulary::MarkSpaceSwallowers(const ModelFile& file) {
+absl::Status Vocabulary::MarkSpaceSwallowers(const ModelFile& file) {
+  ASSIGN_OR_RETURN(const std::vector<int32_t> ids, TokenIds(file, kSpaceSwallowersKey, size()));
+  for (const int32_t id : ids) tokens_[static_cast<size_t>(id)].swallows_space_behind = true;
   const auto name = file.GetString("general.name");
-  if (!name.ok()) return;
+  if (!name.ok()) return absl::OkStatus();
   const std::string lower = absl::AsciiStrToLower(*name);
-  if (!absl::StrContains(lower, "phi-3") && !absl::StrContains(lower, "phi3")) return;
+  if (!absl::StrContains(lower, "phi-3") && !absl::StrContains(lower, "phi3")) {
+    return absl::OkStatus();
+  }
   // The file format can't say this; llama.cpp goes by the model's name, and so do we.
   for (const int32_t id : special_tokens_) {
     VocabularyToken& token = tokens_[static_cast<size_t>(id)];
     token.swallows_space_behind =
         token.text != "<unk>" && token.text != "<s>" && token.text != "<|endoftext|>";
   }
+  return absl::OkStatus();
 }
 
 }  // namespace efedllm

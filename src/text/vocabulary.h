@@ -75,7 +75,7 @@ class Vocabulary {
   absl::Status MarkFillInTheMiddle(const ModelFile& file);
   void MarkEndsOfGeneration();
   void OrderSpecialTokens();
-  void MarkSpaceSwallowers(const ModelFile& file);
+  absl::Status MarkSpaceSwallowers(const ModelFile& file);
 
   std::vector<VocabularyToken> tokens_;
   absl::flat_hash_map<std::string, int32_t> ids_;
