@@ -133,12 +133,14 @@ void BM_Attend(benchmark::State& state) {
 // small number.
 void BM_Layers(benchmark::State& state, DType dtype) {
   constexpr uint32_t kLayers = 22, kFirst = 256;
-  constexpr LayerShape kShape{.d_model = 2048,
-                              .heads = 32,
-                              .kv_heads = 4,
-                              .head_dim = 64,
-                              .d_ffn = 5632,
-                              .norm_epsilon = 1e-5f};
+  constexpr LayerShape kShape{
+      .d_model = 2048,
+      .heads = 32,
+      .kv_heads = 4,
+      .head_dim = 64,
+      .attention_scale = 0.125f,
+      .norm_epsilon = 1e-5f,
+      .feed_forward = {.d_model = 2048, .d_ffn = 5632, .activation = SiluMul}};
   constexpr size_t kShapes[][2] = {{2048, 2048}, {256, 2048},  {256, 2048}, {2048, 2048},
                                    {5632, 2048}, {5632, 2048}, {2048, 5632}};
   size_t bytes = 0;
@@ -158,10 +160,17 @@ void BM_Layers(benchmark::State& state, DType dtype) {
       m[j] = {dtype, kShapes[j][0], kShapes[j][1], next};
       next += PackedMatrixBytes(dtype, m[j].rows, m[j].cols);
     }
-    layers.push_back({norm, m[0], m[1], m[2], m[3], norm, m[4], m[5], m[6]});
+    LayerWeights weights;
+    weights.attention_norm = weights.ffn_norm = norm;
+    weights.query.w = m[0];
+    weights.key.w = m[1];
+    weights.value.w = m[2];
+    weights.output.w = m[3];
+    weights.feed_forward = {{}, {m[4], {}}, {m[5], {}}, {m[6], {}}};
+    layers.push_back(weights);
   }
   Compute compute = *Compute::Create(static_cast<int>(state.range(0)), "auto");
-  DecoderLayer layer(kShape, Rope(64, 10000, {}), compute);
+  DecoderLayer layer(kShape, {Rope(RopeFrequencies(64, 10000, {}), false, 1)}, compute);
   const auto tokens = static_cast<uint32_t>(state.range(1));
   auto kv = *KvCache::Create({.layers = kLayers, .kv_heads = 4, .head_dim = 64}, 1024);
   if (!kv->Extend({{SequenceId{1}, 0, kFirst + tokens}}).ok()) std::abort();

@@ -25,6 +25,7 @@
 #include "coordinator/weight_server.h"
 #include "layers/compute.h"
 #include "model/tensor_hasher.h"
+#include "model/weight_cache.h"
 #include "model/weights.h"
 #include "net/credentials.h"
 #include "net/hop.h"
@@ -98,6 +99,7 @@ struct Coordinator::Parts {
   std::unique_ptr<ServedModel> model;
   StepLimits limits;
   std::unique_ptr<TensorHasher> hasher;
+  std::unique_ptr<WeightCache> weight_cache;
   std::unique_ptr<WeightServer> weights;
 
   std::unique_ptr<Database> database;
@@ -128,12 +130,13 @@ absl::Status Coordinator::Parts::Load() {
   const int threads = static_cast<int>(options.own.threads);
   ASSIGN_OR_RETURN(head_compute, Compute::Create(threads, options.kernels));
   ASSIGN_OR_RETURN(own_compute, Compute::Create(threads, options.kernels));
-  ASSIGN_OR_RETURN(model, ServedModel::Load(options.model, nullptr, head_compute));
+  ASSIGN_OR_RETURN(model, ServedModel::Load(options.model, head_compute));
   RETURN_IF_ERROR(CheckModelTensors(model->config, model->file));
   limits = LimitsOf(options, model->config);
   model->context = limits.max_position;
   const std::string digests = options.state_dir + "/digests";
   ASSIGN_OR_RETURN(hasher, TensorHasher::Create(model->file, digests));
+  ASSIGN_OR_RETURN(weight_cache, WeightCache::Open(options.state_dir + "/weights"));
   weights = std::make_unique<WeightServer>(model->file);
   return absl::OkStatus();
 }
@@ -171,10 +174,10 @@ absl::Status Coordinator::Parts::Listen() {
   receiver =
       std::make_unique<HopReceiver>(*transport, MaxStepFrameBytes(limits, model->config.d_model));
   inbox.reset(new HopInbox{*receiver, {}});
-  builder =
-      std::make_unique<EpochBuilder>(EpochParts{*database, *transport, model->file, model->config,
-                                                *hasher, *weights, *inbox, own_compute},
-                                     EpochOptions{limits, options.codec});
+  builder = std::make_unique<EpochBuilder>(
+      EpochParts{*database, *transport, model->file, model->config, *hasher, *weight_cache,
+                 *weights, *inbox, own_compute},
+      EpochOptions{limits, options.codec});
   pipeline = std::make_unique<SwitchingPipeline>(
       [this](size_t active) { keeper->SetActiveSequences(active); });
   keeper =

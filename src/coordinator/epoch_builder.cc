@@ -84,9 +84,10 @@ absl::StatusOr<std::shared_ptr<Pipeline>> EpochBuilder::Alone(const StagePlan& p
   options.epoch = plan.epoch;
   options.kv_tokens = plan.kv_tokens;
   options.limits = options_.limits;
-  ASSIGN_OR_RETURN(
-      std::shared_ptr<Pipeline> pipeline,
-      LocalPipeline::Create(parts_.config, parts_.file, nullptr, options, parts_.compute));
+  options.cache = &parts_.cache;
+  options.hasher = &parts_.hasher;
+  ASSIGN_OR_RETURN(std::shared_ptr<Pipeline> pipeline,
+                   LocalPipeline::Create(parts_.config, parts_.file, options, parts_.compute));
   alone_ = pipeline;
   return pipeline;
 }

@@ -21,6 +21,7 @@
 #include "model/model_config.h"
 #include "model/model_file.h"
 #include "model/tensor_hasher.h"
+#include "model/weight_cache.h"
 #include "net/credentials.h"
 #include "store/database.h"
 #include "svd/codec.h"
@@ -35,6 +36,7 @@ struct EpochParts {
   const ModelFile& file;
   const ModelConfig& config;
   TensorHasher& hasher;
+  WeightCache& cache;  // of weights for computing alone
   WeightServer& weights;
   HopInbox& inbox;
   Compute& compute;  // for computing alone, and for nothing else

@@ -1,11 +1,15 @@
 #include "coordinator/local_pipeline.h"
 
+#include <sys/resource.h>
+
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/status_macros.h"
+#include "spdlog/spdlog.h"
 
 namespace efedllm {
 namespace {
@@ -15,8 +19,8 @@ constexpr size_t kMaxInFlight = 3;  // 2 x stages + 1
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<LocalPipeline>> LocalPipeline::Create(
-    const ModelConfig& config, const ModelFile& file, WeightCache* cache,
-    const LocalPipelineOptions& options, Compute& compute) {
+    const ModelConfig& config, const ModelFile& file, const LocalPipelineOptions& options,
+    Compute& compute) {
   StageOptions stage;
   stage.config = config;
   stage.layers = {0, config.layers};
@@ -24,7 +28,8 @@ absl::StatusOr<std::unique_ptr<LocalPipeline>> LocalPipeline::Create(
   stage.limits = options.limits;
   if (stage.limits.max_position == 0) stage.limits.max_position = config.context;
   ASSIGN_OR_RETURN(const std::vector<StageTensor> tensors,
-                   LoadStageTensors(config, file, stage.layers, cache));
+                   LoadStageTensors(config, file, stage.layers,
+                                    {options.cache, options.hasher, compute.team.get()}));
   ASSIGN_OR_RETURN(std::unique_ptr<StageExecutor> executor,
                    StageExecutor::Create(stage, tensors, compute));
   RETURN_IF_ERROR(executor->SelfTest());
@@ -34,7 +39,13 @@ absl::StatusOr<std::unique_ptr<LocalPipeline>> LocalPipeline::Create(
   capacity.stages = 1;
   capacity.kv_tokens = executor->kv_tokens_total();
   capacity.limits = stage.limits;
-  return std::unique_ptr<LocalPipeline>(new LocalPipeline(capacity, std::move(executor)));
+  std::unique_ptr<LocalPipeline> pipeline(new LocalPipeline(capacity, std::move(executor)));
+  if (options.cache != nullptr) {
+    pipeline->keeper_ = std::thread([pipeline = pipeline.get(), tensors, options] {
+      pipeline->Keep(tensors, *options.cache, *options.hasher);
+    });
+  }
+  return pipeline;
 }
 
 LocalPipeline::LocalPipeline(PipelineCapacity capacity, std::unique_ptr<StageExecutor> executor)
@@ -45,6 +56,8 @@ LocalPipeline::LocalPipeline(PipelineCapacity capacity, std::unique_ptr<StageExe
       thread_([this] { Run(); }) {}
 
 LocalPipeline::~LocalPipeline() {
+  stop_keeping_ = true;
+  if (keeper_.joinable()) keeper_.join();
   work_.Close();
   results_.Close();
   thread_.join();
@@ -67,6 +80,16 @@ absl::Status LocalPipeline::Submit(Step step, Matrix hidden) {
 
 std::optional<StepResult> LocalPipeline::NextResult(absl::Duration timeout) {
   return results_.Pop(timeout);
+}
+
+void LocalPipeline::Keep(const std::vector<StageTensor>& tensors, WeightCache& cache,
+                         TensorHasher& hasher) {
+  setpriority(PRIO_PROCESS, 0, 19);  // of this thread alone: requests come first
+  const absl::Status status =
+      KeepTensors(tensors, cache, hasher, [this] { return stop_keeping_.load(); });
+  if (status.ok()) return;
+  spdlog::warn("the packed weights are not kept for the next start, which packs them again: {}",
+               std::string(status.message()));
 }
 
 void LocalPipeline::Run() {

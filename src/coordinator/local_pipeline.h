@@ -2,10 +2,12 @@
 #ifndef EFEDLLM_COORDINATOR_LOCAL_PIPELINE_H_
 #define EFEDLLM_COORDINATOR_LOCAL_PIPELINE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -15,6 +17,8 @@
 #include "layers/compute.h"
 #include "model/model_file.h"
 #include "model/stage_executor.h"
+#include "model/tensor_hasher.h"
+#include "model/tensor_loader.h"
 #include "model/weight_cache.h"
 
 namespace efedllm {
@@ -23,16 +27,19 @@ struct LocalPipelineOptions {
   Epoch epoch{1};
   uint64_t kv_tokens = 0;  // room for this many token positions, all sequences together
   StepLimits limits;       // max_position 0: the model's context
+  // Where packed weights are kept for the next start, and who names them; borrowed. Null: nowhere.
+  WeightCache* cache = nullptr;
+  TensorHasher* hasher = nullptr;
 };
 
-// One stage, run by a thread of its own. Its one epoch serves from Create on.
+// One stage, run by a thread of its own. Its one epoch serves from Create on. Weights that were not
+// in the cache yet are written to it meanwhile, by a thread of the lowest priority.
 class LocalPipeline final : public Pipeline {
  public:
   // Loads the weights and makes a real forward pass. compute is borrowed, outlives this, and is
-  // used by nobody else at the same time. cache: may be null.
+  // used by nobody else at the same time.
   static absl::StatusOr<std::unique_ptr<LocalPipeline>> Create(const ModelConfig& config,
                                                                const ModelFile& file,
-                                                               WeightCache* cache,
                                                                const LocalPipelineOptions& options,
                                                                Compute& compute);
   ~LocalPipeline() override;
@@ -50,12 +57,15 @@ class LocalPipeline final : public Pipeline {
 
   LocalPipeline(PipelineCapacity capacity, std::unique_ptr<StageExecutor> executor);
   void Run();
+  void Keep(const std::vector<StageTensor>& tensors, WeightCache& cache, TensorHasher& hasher);
 
   const PipelineCapacity capacity_;
   const std::unique_ptr<StageExecutor> executor_;
   BoundedQueue<Work> work_;
   BoundedQueue<StepResult> results_;
   std::thread thread_;
+  std::atomic<bool> stop_keeping_{false};
+  std::thread keeper_;  // not joinable where there is nothing to keep
 };
 
 }  // namespace efedllm

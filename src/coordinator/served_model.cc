@@ -27,12 +27,11 @@ absl::StatusOr<ChatTemplate> FindChatTemplate(const ModelFile& file) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const std::string& path,
-                                                               WeightCache* cache,
                                                                Compute& head_compute) {
   std::unique_ptr<ServedModel> model(new ServedModel);
   model->id = IdFromPath(path);
   ASSIGN_OR_RETURN(model->file, ModelFile::Open(path));
-  ASSIGN_OR_RETURN(model->config, ModelConfigFromGguf(model->file));
+  ASSIGN_OR_RETURN(model->config, ModelConfigFromFile(model->file));
   model->context = model->config.context;
   ASSIGN_OR_RETURN(model->tokenizer, Tokenizer::Create(model->file));
   model->chat_template = FindChatTemplate(model->file);
@@ -41,8 +40,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const std::string
                  std::string(model->chat_template.status().message()));
   }
   ASSIGN_OR_RETURN(model->embedding, Embedding::Create(model->config, model->file));
-  ASSIGN_OR_RETURN(model->head,
-                   OutputHead::Create(model->config, model->file, cache, head_compute));
+  ASSIGN_OR_RETURN(model->head, OutputHead::Create(model->config, model->file, head_compute));
   return model;
 }
 

@@ -12,7 +12,6 @@
 #include "model/embedding.h"
 #include "model/model_config.h"
 #include "model/model_file.h"
-#include "model/weight_cache.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -21,10 +20,9 @@ namespace efedllm {
 // Immutable after Load, except head: one call at a time (the scheduler's thread). Does not move:
 // the parts point at each other.
 struct ServedModel {
-  // head_compute (the head's threads and kernels) is borrowed and outlives the model. cache: may be
-  // null. A model without a usable chat template still serves completions.
+  // head_compute (the head's threads and kernels) is borrowed and outlives the model. A model
+  // without a usable chat template still serves completions.
   static absl::StatusOr<std::unique_ptr<ServedModel>> Load(const std::string& path,
-                                                           WeightCache* cache,
                                                            Compute& head_compute);
   ServedModel(const ServedModel&) = delete;
   ServedModel& operator=(const ServedModel&) = delete;

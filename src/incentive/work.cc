@@ -6,7 +6,9 @@ uint64_t LayerParameters(const ModelConfig& config) {
   const uint64_t d = config.d_model;
   const uint64_t q_out = uint64_t{config.heads} * config.head_dim;
   const uint64_t kv_out = uint64_t{config.kv_heads} * config.head_dim;
-  return 2 * d * q_out + 2 * d * kv_out + 3 * d * config.d_ffn;
+  const uint64_t attention = 2 * d * q_out + 2 * d * kv_out;
+  if (!config.HasExperts()) return attention + 3 * d * config.d_ffn;
+  return attention + d * config.experts + 3 * d * config.d_ffn * config.experts_used;
 }
 
 uint64_t StageWorkFlops(const ModelConfig& config, LayerRange layers, const Step& step) {

@@ -1,4 +1,5 @@
-// A decoder layer of the llama kind: RMSNorm, RoPE, grouped-query attention, SwiGLU.
+// A decoder layer: RMSNorm, RoPE, grouped-query attention, a gated feed-forward network or experts,
+// with what some architectures add (cluster/architecture.h).
 #ifndef EFEDLLM_LAYERS_DECODER_LAYER_H_
 #define EFEDLLM_LAYERS_DECODER_LAYER_H_
 
@@ -7,9 +8,10 @@
 
 #include "absl/types/span.h"
 #include "layers/compute.h"
+#include "layers/feed_forward.h"
 #include "layers/kv_cache.h"
 #include "layers/linear.h"
-#include "layers/packed_matrix.h"
+#include "layers/projection.h"
 #include "layers/rope.h"
 #include "tensor/matrix.h"
 
@@ -21,29 +23,37 @@ struct LayerShape {
   uint32_t heads = 0;
   uint32_t kv_heads = 0;  // divides heads
   uint32_t head_dim = 0;
-  uint32_t d_ffn = 0;
+  float attention_scale = 0;
+  float attention_soft_cap = 0;  // 0: none
   float norm_epsilon = 0;
+  FeedForwardShape feed_forward;
 };
 
-// Borrowed views of one layer's weights. [outputs, inputs].
+// Borrowed views of one layer's weights, [outputs, inputs], and what else differs between layers.
+// Norms are [d_model], and empty where the model has none.
 struct LayerWeights {
-  absl::Span<const float> attention_norm;  // [d_model]
-  PackedMatrix query;                      // [heads * head_dim, d_model]
-  PackedMatrix key;                        // [kv_heads * head_dim, d_model]
-  PackedMatrix value;                      // [kv_heads * head_dim, d_model]
-  PackedMatrix output;                     // [d_model, heads * head_dim]
-  absl::Span<const float> ffn_norm;        // [d_model]
-  PackedMatrix gate;                       // [d_ffn, d_model]
-  PackedMatrix up;                         // [d_ffn, d_model]
-  PackedMatrix down;                       // [d_model, d_ffn]
+  absl::Span<const float> attention_norm;
+  Projection query;                    // [heads * head_dim, d_model]
+  Projection key;                      // [kv_heads * head_dim, d_model]
+  Projection value;                    // [kv_heads * head_dim, d_model]
+  absl::Span<const float> query_norm;  // [head_dim], of each head
+  absl::Span<const float> key_norm;    // [head_dim], of each head
+  Projection output;                   // [d_model, heads * head_dim]
+  absl::Span<const float> post_attention_norm;
+  absl::Span<const float> ffn_norm;
+  FeedForwardWeights feed_forward;
+  absl::Span<const float> post_ffn_norm;
+
+  uint32_t window = 0;  // positions that a token sees, itself included; 0: all
+  uint32_t rope = 0;    // which of the layer's ropes turns Q and K
 };
 
 // Runs layers of one shape, one after the other, with scratch memory that is reused: no allocation
 // in a step once the largest has been seen. Not thread-safe; parallel inside.
 class DecoderLayer {
  public:
-  // rope.dims() <= shape.head_dim. compute is borrowed and outlives this.
-  DecoderLayer(const LayerShape& shape, Rope rope, Compute& compute);
+  // dims() <= shape.head_dim for each rope. compute is borrowed and outlives this.
+  DecoderLayer(const LayerShape& shape, std::vector<Rope> ropes, Compute& compute);
 
   // Once per step, before its layers: what depends on the tokens' positions. kv has been extended
   // by these spans.
@@ -54,18 +64,28 @@ class DecoderLayer {
   void Run(const LayerWeights& weights, uint32_t layer, KvCache& kv, MatrixRef hidden);
 
  private:
-  // A view of rows x cols of a scratch buffer, which grows if it must.
-  static MatrixRef Shaped(std::vector<float>& buffer, size_t rows, size_t cols);
-  void Rotate(MatrixRef x) const;
+  struct Turning {
+    Rope rope;
+    std::vector<float> cos, sin;  // [rows, rope.dims()]
+  };
+
+  void RunAttention(const LayerWeights& weights, uint32_t layer, KvCache& kv, MatrixRef hidden);
+  void RunFeedForward(const LayerWeights& weights, MatrixRef hidden);
+  void Rotate(const Turning& turning, MatrixRef x) const;
+  // Q or K of all heads: bias, norm, position.
+  void FinishHeads(const Projection& projection, absl::Span<const float> norm,
+                   const Turning& turning, MatrixRef x);
+  // hidden += x, which is normed first where there is a norm.
+  void AddToResidual(absl::Span<const float> norm, MatrixRef x, MatrixRef hidden);
 
   const LayerShape shape_;
-  const Rope rope_;
   Compute& compute_;
   Linear linear_;
+  FeedForward feed_forward_;
 
-  std::vector<KvSpan> spans_;     // of the step
-  std::vector<float> cos_, sin_;  // [rows, rope.dims()]
-  std::vector<float> normed_, q_, k_, v_, attended_, projected_, gate_, up_;
+  std::vector<Turning> turnings_;
+  std::vector<KvSpan> spans_;  // of the step
+  std::vector<float> normed_, q_, k_, v_, attended_, projected_;
 };
 
 }  // namespace efedllm

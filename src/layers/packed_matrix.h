@@ -51,6 +51,8 @@ struct PackedMatrix {
   const uint8_t* data = nullptr;
 
   size_t groups() const { return (rows + kGroupRows - 1) / kGroupRows; }
+  // count of its rows from first on, which is a multiple of kGroupRows.
+  PackedMatrix Slice(size_t first, size_t count) const;
 };
 
 // Bytes of a group of 16 rows, a multiple of 64. cols: a multiple of the dtype's block.

@@ -8,7 +8,7 @@
 #include "common/check.h"
 #include "common/status_macros.h"
 #include "layers/elementwise.h"
-#include "model/stage_executor.h"
+#include "model/tensor_loader.h"
 #include "model/weights.h"
 #include "tensor/blocks.h"
 
@@ -20,6 +20,9 @@ absl::StatusOr<Embedding> Embedding::Create(const ModelConfig& config, const Mod
   embedding.dtype_ = spec.dtype;
   embedding.rows_ = spec.rows;
   embedding.cols_ = spec.cols;
+  if (config.traits().scaled_embedding) {
+    embedding.scale_ = std::sqrt(static_cast<float>(config.d_model));
+  }
   embedding.bytes_ = file.FindTensor(spec.name)->bytes;
   return embedding;
 }
@@ -35,6 +38,9 @@ absl::Status Embedding::Lookup(absl::Span<const int32_t> tokens, MatrixRef out) 
   for (size_t i = 0; i < tokens.size(); ++i) {
     const uint8_t* row = bytes_.data() + static_cast<uint64_t>(tokens[i]) * row_bytes;
     DequantizeRow(dtype_, row, cols_, out.row(i));
+    if (scale_ != 1) {
+      for (size_t j = 0; j < cols_; ++j) out.row(i)[j] *= scale_;
+    }
     if (std::all_of(out.row(i), out.row(i) + cols_, [](float x) { return std::isfinite(x); })) {
       continue;
     }
@@ -55,11 +61,10 @@ OutputHead::OutputHead(const ModelConfig& config, std::shared_ptr<const PackedTe
 
 absl::StatusOr<std::unique_ptr<OutputHead>> OutputHead::Create(const ModelConfig& config,
                                                                const ModelFile& file,
-                                                               WeightCache* cache, Compute& compute,
-                                                               TensorHasher* hasher) {
+                                                               Compute& compute) {
   ASSIGN_OR_RETURN(const HeadSpecs specs, HeadTensors(config, file));
   ASSIGN_OR_RETURN(const std::vector<StageTensor> tensors,
-                   LoadTensors(file, {specs.norm, specs.weight}, cache, hasher));
+                   LoadTensors(file, {specs.norm, specs.weight}, {.team = compute.team.get()}));
   const absl::Span<const float> norm = tensors[0].data->vector();
   return std::unique_ptr<OutputHead>(new OutputHead(
       config, tensors[1].data, std::vector<float>(norm.begin(), norm.end()), compute));
@@ -74,6 +79,7 @@ void OutputHead::Logits(ConstMatrixRef hidden, MatrixRef logits) {
   RmsNorm(compute_, hidden, norm_, config_.norm_epsilon, normed);
   const PackedMatrix weight = weight_->matrix();
   linear_.Run(normed, {LinearTerm{weight, logits}});
+  if (config_.final_soft_cap > 0) SoftCap(compute_, logits, config_.final_soft_cap);
 }
 
 }  // namespace efedllm

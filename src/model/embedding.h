@@ -14,14 +14,14 @@
 #include "layers/linear.h"
 #include "model/model_config.h"
 #include "model/model_file.h"
-#include "model/tensor_hasher.h"
 #include "model/weight_cache.h"
 #include "tensor/dtype.h"
 #include "tensor/matrix.h"
 
 namespace efedllm {
 
-// Reads rows of token_embd.weight straight from the mapped file. Thread-safe. Borrows file.
+// Reads rows of token_embd.weight straight from the mapped file, scaled where the architecture does
+// so. Thread-safe. Borrows file.
 class Embedding {
  public:
   static absl::StatusOr<Embedding> Create(const ModelConfig& config, const ModelFile& file);
@@ -34,18 +34,18 @@ class Embedding {
   DType dtype_ = DType::kF32;
   uint64_t rows_ = 0;
   uint64_t cols_ = 0;
+  float scale_ = 1;
   absl::Span<const uint8_t> bytes_;
 };
 
-// RMSNorm and output.weight (token_embd.weight where the model ties them). One call at a time.
-// Immutable but for its scratch memory.
+// RMSNorm and output.weight (token_embd.weight where the model ties them), and the soft cap. One
+// call at a time. Immutable but for its scratch memory.
 class OutputHead {
  public:
-  // compute is borrowed and outlives this. cache, hasher: as for LoadStageTensors.
+  // Packs the weights into memory. compute is borrowed and outlives this.
   static absl::StatusOr<std::unique_ptr<OutputHead>> Create(const ModelConfig& config,
                                                             const ModelFile& file,
-                                                            WeightCache* cache, Compute& compute,
-                                                            TensorHasher* hasher = nullptr);
+                                                            Compute& compute);
   // hidden: [n, d_model]; logits: [n, vocab]. Borrowed. A row of logits depends on its row of
   // hidden alone.
   void Logits(ConstMatrixRef hidden, MatrixRef logits);

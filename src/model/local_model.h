@@ -1,5 +1,5 @@
 // A whole model in this process, embedding to logits, in one or more stages: what `efedllm-ctl
-// eval` runs, and the reference that distributed runs are compared with.
+// eval` and `bench` run, and the reference that distributed runs are compared with.
 #ifndef EFEDLLM_MODEL_LOCAL_MODEL_H_
 #define EFEDLLM_MODEL_LOCAL_MODEL_H_
 
@@ -18,6 +18,7 @@
 #include "model/model_config.h"
 #include "model/model_file.h"
 #include "model/stage_executor.h"
+#include "tensor/kv_type.h"
 #include "tensor/matrix.h"
 
 namespace efedllm {
@@ -26,6 +27,10 @@ struct LocalModelOptions {
   uint64_t kv_tokens = 0;          // 0: one sequence of the whole context
   std::vector<LayerRange> stages;  // empty: one stage of all layers; else contiguous and complete
   uint32_t max_tokens = 512;       // rows in one step
+  uint32_t max_sequences = 64;     // in one step
+  uint32_t context = 0;            // positions that a sequence may have; 0: the model's,
+  uint32_t most_context = 0;       // but at most these; 0: no bound
+  KvType kv_type = KvType::kF32;
 };
 
 // One call at a time.
@@ -37,20 +42,27 @@ class LocalModel {
                                                             Compute& compute);
 
   const ModelConfig& config() const { return config_; }
+  const LocalModelOptions& options() const { return options_; }  // with nothing left to default
 
-  // Runs one step through all stages. tokens: of the spans, span after span; logits: of every row,
-  // [step.tokens(), vocab]. Errors as StageExecutor::Run and Embedding::Lookup.
+  // Runs one step through all stages. tokens: of the spans, span after span; hidden, borrowed: what
+  // the last stage makes of them, [step.tokens(), d_model]. Errors as StageExecutor::Run and
+  // Embedding::Lookup.
+  absl::Status RunStages(const Step& step, absl::Span<const int32_t> tokens, MatrixRef hidden);
+  // The output head. hidden: [n, d_model]; logits: [n, vocab]. Borrowed.
+  void Logits(ConstMatrixRef hidden, MatrixRef logits) { head_->Logits(hidden, logits); }
+
+  // Both, for every row.
   absl::Status Forward(const Step& step, absl::Span<const int32_t> tokens, MatrixRef logits);
 
   // Runs a sequence from its first position on, chunk tokens at a time (0: as many as a step
   // takes), and hands over the logits of each position in order. Nothing of it is kept.
-  absl::Status Evaluate(
-      absl::Span<const int32_t> tokens, uint32_t chunk,
-      absl::FunctionRef<void(size_t position, absl::Span<const float> logits)> visit);
+  using LogitsVisitor = absl::FunctionRef<void(size_t position, absl::Span<const float> logits)>;
+  absl::Status Evaluate(absl::Span<const int32_t> tokens, uint32_t chunk, LogitsVisitor visit);
 
  private:
   LocalModel(ModelConfig config, const LocalModelOptions& options, Embedding embedding)
       : config_(std::move(config)), options_(options), embedding_(std::move(embedding)) {}
+  void VisitLogits(ConstMatrixRef hidden, size_t first, LogitsVisitor visit);
 
   const ModelConfig config_;
   const LocalModelOptions options_;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/logging.h"
+#include "common/portable_math.h"
 #include "common/status_macros.h"
 #include "model/model_file.h"
 #include "model/weights.h"
@@ -16,97 +17,167 @@
 namespace efedllm {
 namespace {
 
-// A whole number that must be there and fit 32 bits.
-absl::StatusOr<uint32_t> RequiredUint(const ModelFile& file, absl::string_view key) {
-  ASSIGN_OR_RETURN(const uint64_t value, file.GetUint(key));
-  if (value > std::numeric_limits<uint32_t>::max()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("GGUF metadata key ", key, " is ", value, ", which no model has"));
-  }
-  return static_cast<uint32_t>(value);
-}
+// Reads the metadata of an architecture, whose keys begin with its name.
+class Metadata {
+ public:
+  Metadata(const ModelFile& file, absl::string_view architecture)
+      : file_(file), architecture_(architecture) {}
 
-absl::StatusOr<uint32_t> UintOr(const ModelFile& file, absl::string_view key, uint32_t fallback) {
-  if (file.FindValue(key) == nullptr) return fallback;
-  return RequiredUint(file, key);
-}
+  std::string Key(absl::string_view name) const { return absl::StrCat(architecture_, ".", name); }
+  bool Has(absl::string_view name) const { return file_.FindValue(Key(name)) != nullptr; }
 
-absl::StatusOr<double> FloatOr(const ModelFile& file, absl::string_view key, double fallback) {
-  if (file.FindValue(key) == nullptr) return fallback;
-  return file.GetFloat(key);
-}
-
-absl::Status CheckArchitecture(const ModelFile& file) {
-  if (file.FindValue("split.count") != nullptr) {
-    ASSIGN_OR_RETURN(const uint64_t parts, file.GetUint("split.count"));
-    if (parts > 1) {
-      return absl::UnimplementedError(
-          absl::StrCat("the GGUF is one of ", parts,
-                       " parts of a split model; join them first (llama-gguf-split --merge)"));
+  // A whole number that must be there and fit 32 bits.
+  absl::StatusOr<uint32_t> Uint(absl::string_view name) const {
+    ASSIGN_OR_RETURN(const uint64_t value, file_.GetUint(Key(name)));
+    if (value > std::numeric_limits<uint32_t>::max()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("metadata key ", Key(name), " is ", value, ", which no model has"));
     }
+    return static_cast<uint32_t>(value);
   }
+  absl::StatusOr<uint32_t> UintOr(absl::string_view name, uint32_t fallback) const {
+    if (!Has(name)) return fallback;
+    return Uint(name);
+  }
+
+  absl::StatusOr<float> Float(absl::string_view name) const {
+    ASSIGN_OR_RETURN(const double value, file_.GetFloat(Key(name)));
+    return static_cast<float>(value);
+  }
+  absl::StatusOr<float> FloatOr(absl::string_view name, float fallback) const {
+    if (!Has(name)) return fallback;
+    return Float(name);
+  }
+
+  absl::StatusOr<absl::string_view> String(absl::string_view name) const {
+    return file_.GetString(Key(name));
+  }
+  absl::StatusOr<bool> BoolOr(absl::string_view name, bool fallback) const {
+    if (!Has(name)) return fallback;
+    return file_.GetBool(Key(name));
+  }
+
+ private:
+  const ModelFile& file_;
+  const absl::string_view architecture_;
+};
+
+absl::StatusOr<const Architecture*> ReadArchitecture(const ModelFile& file) {
   if (file.FindValue("general.architecture") == nullptr) {
     return absl::InvalidArgumentError(
-        "the GGUF does not say its architecture (general.architecture): it is not a model");
+        "the file does not say its architecture (general.architecture): it is not a model");
   }
-  ASSIGN_OR_RETURN(const absl::string_view architecture, file.GetString("general.architecture"));
-  if (architecture != "llama") {
+  ASSIGN_OR_RETURN(const absl::string_view name, file.GetString("general.architecture"));
+  const Architecture* architecture = FindArchitecture(name);
+  if (architecture != nullptr) return architecture;
+  return absl::UnimplementedError(
+      absl::StrCat("architecture '", Printable(name),
+                   "' is not supported (supported: ", ArchitectureNames(), ")"));
+}
+
+// Peng et al., arXiv 2309.00071; the magnitude is that of section 3.4.
+absl::Status ReadYarn(const Metadata& metadata, RopeConfig& rope, uint32_t context) {
+  rope.scaling = RopeScaling::kYarn;
+  ASSIGN_OR_RETURN(rope.original_context,
+                   metadata.UintOr("rope.scaling.original_context_length", context));
+  ASSIGN_OR_RETURN(rope.beta_fast, metadata.FloatOr("rope.scaling.yarn_beta_fast", 32));
+  ASSIGN_OR_RETURN(rope.beta_slow, metadata.FloatOr("rope.scaling.yarn_beta_slow", 1));
+  ASSIGN_OR_RETURN(const float extrapolation, metadata.FloatOr("rope.scaling.yarn_ext_factor", 1));
+  if (extrapolation != 1) {
     return absl::UnimplementedError(
-        absl::StrCat("architecture '", Printable(architecture),
-                     "' can't be run; supported: 'llama' (Llama 1 to 3, Mistral, SmolLM ...)"));
+        absl::StrCat("YaRN with ", metadata.Key("rope.scaling.yarn_ext_factor"), " of ",
+                     extrapolation, " is not supported (supported: 1)"));
   }
+  rope.magnitude *= static_cast<float>(1 + 0.1 * PortableLog(rope.factor));
   return absl::OkStatus();
 }
 
-// Features that llama files may ask for and that this build can't compute.
-absl::Status CheckFeatures(const ModelFile& file) {
-  ASSIGN_OR_RETURN(const uint32_t experts, UintOr(file, "llama.expert_count", 0));
-  if (experts > 0) {
-    return absl::UnimplementedError(
-        absl::StrCat("the model has ", experts,
-                     " experts per layer (llama.expert_count): mixtures of experts "
-                     "can't be run"));
-  }
-  if (file.FindValue("llama.attention.causal") != nullptr) {
-    ASSIGN_OR_RETURN(const bool causal, file.GetBool("llama.attention.causal"));
-    if (!causal) return absl::UnimplementedError("attention that is not causal can't be run");
-  }
-  return absl::OkStatus();
-}
-
-// No scaling, or the linear one.
-absl::Status ReadRopeScale(const ModelFile& file, ModelConfig& config) {
-  ASSIGN_OR_RETURN(double factor, FloatOr(file, "llama.rope.scale_linear", 1));
-  ASSIGN_OR_RETURN(factor, FloatOr(file, "llama.rope.scaling.factor", factor));
+absl::Status ReadRopeScaling(const Metadata& metadata, RopeConfig& rope, uint32_t context) {
+  ASSIGN_OR_RETURN(float factor, metadata.FloatOr("rope.scale_linear", 1));
+  ASSIGN_OR_RETURN(factor, metadata.FloatOr("rope.scaling.factor", factor));
+  if (factor == 0) factor = 1;        // 0 stands for none in files
   absl::string_view type = "linear";  // what a factor without a type means
-  if (file.FindValue("llama.rope.scaling.type") != nullptr) {
-    ASSIGN_OR_RETURN(type, file.GetString("llama.rope.scaling.type"));
+  if (metadata.Has("rope.scaling.type")) {
+    ASSIGN_OR_RETURN(type, metadata.String("rope.scaling.type"));
   }
-  if (type == "none") return absl::OkStatus();
+  ASSIGN_OR_RETURN(rope.magnitude, metadata.FloatOr("rope.scaling.attn_factor", 1));
+  if (type == "none" || type == "longrope") return absl::OkStatus();
+  rope.factor = factor;
+  if (type == "yarn") return ReadYarn(metadata, rope, context);
   if (type != "linear") {
-    return absl::UnimplementedError(absl::StrCat("rope scaling '", Printable(type),
-                                                 "' can't be computed; supported: 'linear'"));
+    return absl::UnimplementedError(
+        absl::StrCat("rope scaling '", Printable(type),
+                     "' is not supported (supported: none, linear, yarn, longrope, and the factors "
+                     "of Llama 3)"));
   }
-  config.rope_scale = factor == 0 ? 1 : static_cast<float>(factor);  // 0 stands for none in files
+  if (factor != 1) rope.scaling = RopeScaling::kLinear;
   return absl::OkStatus();
 }
 
-absl::Status ReadHeads(const ModelFile& file, ModelConfig& config) {
-  ASSIGN_OR_RETURN(config.heads, RequiredUint(file, "llama.attention.head_count"));
-  ASSIGN_OR_RETURN(config.kv_heads, UintOr(file, "llama.attention.head_count_kv", config.heads));
+absl::Status ReadRope(const Metadata& metadata, const ModelFile& file, ModelConfig& config) {
+  RopeConfig& rope = config.rope;
+  rope.halves = config.traits().rope_halves;
+  if (file.FindValue(kRopeHalvesKey) != nullptr) {
+    ASSIGN_OR_RETURN(rope.halves, file.GetBool(kRopeHalvesKey));
+  }
+  ASSIGN_OR_RETURN(rope.dims, metadata.UintOr("rope.dimension_count", config.head_dim));
+  ASSIGN_OR_RETURN(rope.base, metadata.FloatOr("rope.freq_base", 10000));
+  RETURN_IF_ERROR(ReadRopeScaling(metadata, rope, config.context));
+  if (file.FindTensor(RopeFactorsTensor(RopeScaling::kLongFactors)) != nullptr) {
+    ASSIGN_OR_RETURN(const uint32_t original,
+                     metadata.UintOr("rope.scaling.original_context_length", config.context));
+    rope.scaling =
+        config.context > original ? RopeScaling::kLongFactors : RopeScaling::kShortFactors;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadHeads(const Metadata& metadata, ModelConfig& config) {
+  ASSIGN_OR_RETURN(config.heads, metadata.Uint("attention.head_count"));
+  ASSIGN_OR_RETURN(config.kv_heads, metadata.UintOr("attention.head_count_kv", config.heads));
   if (config.heads == 0 || config.kv_heads == 0) {
     return absl::InvalidArgumentError("the model has no attention heads");
   }
-  ASSIGN_OR_RETURN(config.head_dim,
-                   UintOr(file, "llama.attention.key_length", config.d_model / config.heads));
+  const uint32_t even_share = config.d_model / config.heads;
+  ASSIGN_OR_RETURN(config.head_dim, metadata.UintOr("attention.key_length", even_share));
   ASSIGN_OR_RETURN(const uint32_t value_length,
-                   UintOr(file, "llama.attention.value_length", config.d_model / config.heads));
-  if (value_length != config.head_dim) {
-    return absl::UnimplementedError(absl::StrCat("keys of ", config.head_dim, " and values of ",
-                                                 value_length,
-                                                 " values per head: they must be equally long"));
+                   metadata.UintOr("attention.value_length", even_share));
+  if (value_length == config.head_dim) return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat("keys of ", config.head_dim, " and values of ",
+                                               value_length,
+                                               " values per head: they must be equally long"));
+}
+
+absl::Status ReadAttention(const Metadata& metadata, ModelConfig& config) {
+  const Architecture& traits = config.traits();
+  ASSIGN_OR_RETURN(const bool causal, metadata.BoolOr("attention.causal", true));
+  if (!causal) return absl::UnimplementedError("attention that is not causal can't be run");
+  RETURN_IF_ERROR(ReadHeads(metadata, config));
+  const uint32_t scaled_width =
+      config.layers == traits.wide_scale_layers ? config.d_model / config.heads : config.head_dim;
+  ASSIGN_OR_RETURN(
+      config.attention_scale,
+      metadata.FloatOr("attention.scale", 1.0f / std::sqrt(static_cast<float>(scaled_width))));
+  ASSIGN_OR_RETURN(config.attention_soft_cap,
+                   metadata.FloatOr("attn_logit_softcapping", traits.default_attention_soft_cap));
+  ASSIGN_OR_RETURN(config.final_soft_cap,
+                   metadata.FloatOr("final_logit_softcapping", traits.default_final_soft_cap));
+  ASSIGN_OR_RETURN(config.window,
+                   metadata.UintOr("attention.sliding_window", traits.default_window));
+  config.window_period = traits.window_period;
+  return absl::OkStatus();
+}
+
+absl::Status ReadFeedForward(const Metadata& metadata, ModelConfig& config) {
+  ASSIGN_OR_RETURN(config.experts, metadata.UintOr("expert_count", 0));
+  if (!config.HasExperts()) {
+    ASSIGN_OR_RETURN(config.d_ffn, metadata.Uint("feed_forward_length"));
+    return absl::OkStatus();
   }
-  ASSIGN_OR_RETURN(config.rope_dims, UintOr(file, "llama.rope.dimension_count", config.head_dim));
+  ASSIGN_OR_RETURN(config.experts_used, metadata.Uint("expert_used_count"));
+  const bool own_width = metadata.Has("expert_feed_forward_length");
+  ASSIGN_OR_RETURN(config.d_ffn,
+                   metadata.Uint(own_width ? "expert_feed_forward_length" : "feed_forward_length"));
   return absl::OkStatus();
 }
 
@@ -134,27 +205,24 @@ absl::Status ReadVocabulary(const ModelFile& file, ModelConfig& config) {
 
 }  // namespace
 
-absl::StatusOr<ModelConfig> ModelConfigFromGguf(const ModelFile& file) {
-  RETURN_IF_ERROR(CheckArchitecture(file));
-  RETURN_IF_ERROR(CheckFeatures(file));
+absl::StatusOr<ModelConfig> ModelConfigFromFile(const ModelFile& file) {
+  ASSIGN_OR_RETURN(const Architecture* const architecture, ReadArchitecture(file));
+  const Metadata metadata(file, architecture->name);
   ModelConfig config;
-  config.architecture = "llama";
+  config.architecture = std::string(architecture->name);
   config.name = config.architecture;
   if (file.FindValue("general.name") != nullptr) {
     ASSIGN_OR_RETURN(const absl::string_view name, file.GetString("general.name"));
     config.name = Printable(name);
   }
-  ASSIGN_OR_RETURN(config.layers, RequiredUint(file, "llama.block_count"));
-  ASSIGN_OR_RETURN(config.d_model, RequiredUint(file, "llama.embedding_length"));
-  ASSIGN_OR_RETURN(config.d_ffn, RequiredUint(file, "llama.feed_forward_length"));
-  ASSIGN_OR_RETURN(config.context, RequiredUint(file, "llama.context_length"));
-  RETURN_IF_ERROR(ReadHeads(file, config));
-  RETURN_IF_ERROR(ReadRopeScale(file, config));
+  ASSIGN_OR_RETURN(config.layers, metadata.Uint("block_count"));
+  ASSIGN_OR_RETURN(config.d_model, metadata.Uint("embedding_length"));
+  ASSIGN_OR_RETURN(config.context, metadata.Uint("context_length"));
+  ASSIGN_OR_RETURN(config.norm_epsilon, metadata.Float("attention.layer_norm_rms_epsilon"));
+  RETURN_IF_ERROR(ReadFeedForward(metadata, config));
+  RETURN_IF_ERROR(ReadAttention(metadata, config));
+  RETURN_IF_ERROR(ReadRope(metadata, file, config));
   RETURN_IF_ERROR(ReadVocabulary(file, config));
-  ASSIGN_OR_RETURN(const double base, FloatOr(file, "llama.rope.freq_base", 10000));
-  config.rope_base = static_cast<float>(base);
-  ASSIGN_OR_RETURN(const double epsilon, file.GetFloat("llama.attention.layer_norm_rms_epsilon"));
-  config.norm_epsilon = static_cast<float>(epsilon);
   RETURN_IF_ERROR(ValidateModelConfig(config));
   RETURN_IF_ERROR(CheckModelTensors(config, file));
   return config;

@@ -8,11 +8,10 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <vector>
 
-#include "absl/cleanup/cleanup.h"
+#include "absl/functional/function_ref.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
@@ -89,13 +88,31 @@ absl::StatusOr<uint64_t> WriteData(int fd, const TensorSpec& spec, absl::Span<co
   return XXH3_64bits_digest(state.get());
 }
 
-absl::Status WriteAll(int fd, const TensorSpec& spec, absl::Span<const uint8_t> gguf,
+// Writes what stands behind the header, and returns its XXH3-64.
+using DataWriter =
+    absl::FunctionRef<absl::StatusOr<uint64_t>(int fd, const std::string& temporary)>;
+
+absl::Status WriteAll(int fd, const TensorSpec& spec, DataWriter write_data,
                       const std::string& path) {
-  ASSIGN_OR_RETURN(const uint64_t xxh3, WriteData(fd, spec, gguf, path));
+  ASSIGN_OR_RETURN(const uint64_t xxh3, write_data(fd, path));
   const Header header = HeaderOf(spec, xxh3);
   RETURN_IF_ERROR(WriteAt(fd, &header, sizeof(header), 0, path));
   if (fdatasync(fd) != 0) return ErrnoStatus(errno, "sync", path);
   return absl::OkStatus();
+}
+
+absl::Status WriteFile(const std::string& path, const TensorSpec& spec, DataWriter write_data) {
+  const std::string temporary =
+      absl::StrCat(path, ".", absl::BytesToHexString(SecureRandomBytes(6)));
+  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0) return ErrnoStatus(errno, "create", temporary);
+  absl::Status status = WriteAll(fd, spec, write_data, temporary);
+  if (close(fd) != 0 && status.ok()) status = ErrnoStatus(errno, "close", temporary);
+  if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) {
+    status = ErrnoStatus(errno, "rename", temporary);
+  }
+  if (!status.ok()) unlink(temporary.c_str());
+  return status;
 }
 
 }  // namespace
@@ -103,17 +120,20 @@ absl::Status WriteAll(int fd, const TensorSpec& spec, absl::Span<const uint8_t> 
 absl::Status WritePackedFile(const std::string& path, const TensorSpec& spec,
                              absl::Span<const uint8_t> gguf) {
   CHECK(gguf.size() == spec.bytes());
-  const std::string temporary =
-      absl::StrCat(path, ".", absl::BytesToHexString(SecureRandomBytes(6)));
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (fd < 0) return ErrnoStatus(errno, "create", temporary);
-  absl::Status status = WriteAll(fd, spec, gguf, temporary);
-  if (close(fd) != 0 && status.ok()) status = ErrnoStatus(errno, "close", temporary);
-  if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) {
-    status = ErrnoStatus(errno, "rename", temporary);
-  }
-  if (!status.ok()) unlink(temporary.c_str());
-  return status;
+  return WriteFile(path, spec, [&](int fd, const std::string& temporary) {
+    return WriteData(fd, spec, gguf, temporary);
+  });
+}
+
+absl::Status WritePackedBytes(const std::string& path, const TensorSpec& spec,
+                              absl::Span<const uint8_t> packed) {
+  CHECK(packed.size() == PackedBytes(spec));
+  return WriteFile(
+      path, spec, [&](int fd, const std::string& temporary) -> absl::StatusOr<uint64_t> {
+        RETURN_IF_ERROR(
+            WriteAt(fd, packed.data(), packed.size(), kPackedFileHeaderBytes, temporary));
+        return XXH3_64bits(packed.data(), packed.size());
+      });
 }
 
 absl::StatusOr<MappedFile> MapPackedFile(const std::string& path, const TensorSpec& spec) {

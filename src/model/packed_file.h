@@ -32,6 +32,10 @@ inline constexpr size_t kPackedFileHeaderBytes = 64;
 absl::Status WritePackedFile(const std::string& path, const TensorSpec& spec,
                              absl::Span<const uint8_t> gguf);
 
+// The same for a tensor that is packed already: PackedBytes(spec) of them.
+absl::Status WritePackedBytes(const std::string& path, const TensorSpec& spec,
+                              absl::Span<const uint8_t> packed);
+
 // Maps a file and verifies all of it; the data begins at kPackedFileHeaderBytes. NotFound: no such
 // file; DataLoss: damaged, or not this tensor in this layout.
 absl::StatusOr<MappedFile> MapPackedFile(const std::string& path, const TensorSpec& spec);

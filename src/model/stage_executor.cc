@@ -12,8 +12,10 @@
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "layers/decoder_layer.h"
+#include "layers/elementwise.h"
 #include "layers/kv_cache.h"
 #include "layers/rope.h"
+#include "model/weights.h"
 
 namespace efedllm {
 namespace {
@@ -41,36 +43,129 @@ absl::StatusOr<TensorMap> MapTensors(const StageOptions& options,
   return map;
 }
 
-absl::StatusOr<Rope> MakeRope(const ModelConfig& config, const TensorMap& tensors) {
+absl::StatusOr<std::vector<double>> Frequencies(const ModelConfig& config,
+                                                const TensorMap& tensors) {
+  const RopeConfig& rope = config.rope;
+  if (rope.scaling == RopeScaling::kYarn) {
+    return YarnFrequencies(rope.dims, rope.base,
+                           {.factor = rope.factor,
+                            .original_context = rope.original_context,
+                            .beta_fast = rope.beta_fast,
+                            .beta_slow = rope.beta_slow});
+  }
   // To divide a position by the scale is to divide every angle by it.
-  std::vector<float> factors(config.rope_dims / 2, config.rope_scale);
-  if (const auto found = tensors.find(kRopeFreqsTensor); found != tensors.end()) {
+  std::vector<float> factors(rope.dims / 2,
+                             rope.scaling == RopeScaling::kLinear ? rope.factor : 1.0f);
+  const auto found = tensors.find(RopeFactorsTensor(rope.scaling));
+  if (found != tensors.end()) {
     RETURN_IF_ERROR(CheckRopeFactors(found->second->vector()));
     for (size_t i = 0; i < factors.size(); ++i) factors[i] *= found->second->vector()[i];
   }
-  return Rope(config.rope_dims, config.rope_base, factors);
+  return RopeFrequencies(rope.dims, rope.base, factors);
 }
 
-LayerWeights WeightsOf(const TensorMap& tensors, uint32_t layer) {
-  const auto tensor = [&](absl::string_view part) -> const PackedTensor& {
-    return *tensors.at(absl::StrCat("blk.", layer, ".", part, ".weight"));
-  };
+// That of the model, and behind it that of the layers with a window, if they have their own.
+absl::StatusOr<std::vector<Rope>> MakeRopes(const ModelConfig& config, const TensorMap& tensors) {
+  ASSIGN_OR_RETURN(std::vector<double> frequencies, Frequencies(config, tensors));
+  std::vector<Rope> ropes;
+  ropes.emplace_back(std::move(frequencies), config.rope.halves, config.rope.magnitude);
+  if (const float base = config.traits().local_rope_base; base > 0) {
+    ropes.emplace_back(RopeFrequencies(config.rope.dims, base, {}), config.rope.halves, 1.0f);
+  }
+  return ropes;
+}
+
+// One layer's tensors by their names in it.
+class LayerTensors {
+ public:
+  LayerTensors(const TensorMap& tensors, uint32_t layer)
+      : tensors_(tensors), prefix_(absl::StrCat("blk.", layer, ".")) {}
+
+  absl::Span<const float> Vector(absl::string_view part) const {  // empty: there is none
+    const auto found = tensors_.find(absl::StrCat(prefix_, part));
+    return found == tensors_.end() ? absl::Span<const float>() : found->second->vector();
+  }
+  PackedMatrix Matrix(absl::string_view part) const {
+    return tensors_.at(absl::StrCat(prefix_, part, ".weight"))->matrix();
+  }
+  Projection Matmul(absl::string_view part) const {
+    return {Matrix(part), Vector(absl::StrCat(part, ".bias"))};
+  }
+
+ private:
+  const TensorMap& tensors_;
+  const std::string prefix_;
+};
+
+Projection Rows(const Projection& all, size_t first, size_t count) {
+  return {all.w.Slice(first, count), all.bias.empty() ? all.bias : all.bias.subspan(first, count)};
+}
+
+void SetAttention(const ModelConfig& config, const LayerTensors& tensors, LayerWeights& weights) {
+  const size_t q = size_t{config.heads} * config.head_dim;
+  const size_t kv = size_t{config.kv_heads} * config.head_dim;
+  weights.attention_norm = tensors.Vector("attn_norm.weight");
+  if (config.traits().fused) {
+    const Projection qkv = tensors.Matmul("attn_qkv");
+    weights.query = Rows(qkv, 0, q);
+    weights.key = Rows(qkv, q, kv);
+    weights.value = Rows(qkv, q + kv, kv);
+  } else {
+    weights.query = tensors.Matmul("attn_q");
+    weights.key = tensors.Matmul("attn_k");
+    weights.value = tensors.Matmul("attn_v");
+  }
+  weights.query_norm = tensors.Vector("attn_q_norm.weight");
+  weights.key_norm = tensors.Vector("attn_k_norm.weight");
+  weights.output = tensors.Matmul("attn_output");
+  weights.post_attention_norm = tensors.Vector("post_attention_norm.weight");
+}
+
+void SetFeedForward(const ModelConfig& config, const LayerTensors& tensors, LayerWeights& weights) {
+  weights.ffn_norm = tensors.Vector("ffn_norm.weight");
+  FeedForwardWeights& ffn = weights.feed_forward;
+  if (config.HasExperts()) {
+    ffn.router = tensors.Matmul("ffn_gate_inp");
+    ffn.gate = {tensors.Matrix("ffn_gate_exps"), {}};
+    ffn.up = {tensors.Matrix("ffn_up_exps"), {}};
+    ffn.down = {tensors.Matrix("ffn_down_exps"), {}};
+  } else if (config.traits().fused) {
+    const Projection both = tensors.Matmul("ffn_up");
+    ffn.gate = Rows(both, 0, config.d_ffn);
+    ffn.up = Rows(both, config.d_ffn, config.d_ffn);
+    ffn.down = tensors.Matmul("ffn_down");
+  } else {
+    ffn.gate = tensors.Matmul("ffn_gate");
+    ffn.up = tensors.Matmul("ffn_up");
+    ffn.down = tensors.Matmul("ffn_down");
+  }
+  weights.post_ffn_norm = tensors.Vector("post_ffw_norm.weight");
+}
+
+LayerWeights WeightsOf(const ModelConfig& config, const TensorMap& map, uint32_t layer) {
+  const LayerTensors tensors(map, layer);
   LayerWeights weights;
-  weights.attention_norm = tensor("attn_norm").vector();
-  weights.query = tensor("attn_q").matrix();
-  weights.key = tensor("attn_k").matrix();
-  weights.value = tensor("attn_v").matrix();
-  weights.output = tensor("attn_output").matrix();
-  weights.ffn_norm = tensor("ffn_norm").vector();
-  weights.gate = tensor("ffn_gate").matrix();
-  weights.up = tensor("ffn_up").matrix();
-  weights.down = tensor("ffn_down").matrix();
+  SetAttention(config, tensors, weights);
+  SetFeedForward(config, tensors, weights);
+  weights.window = config.HasWindow(layer) ? config.window : 0;
+  weights.rope = config.HasWindow(layer) && config.traits().local_rope_base > 0 ? 1 : 0;
   return weights;
 }
 
 LayerShape ShapeOf(const ModelConfig& config) {
-  return {config.d_model,  config.heads, config.kv_heads,
-          config.head_dim, config.d_ffn, config.norm_epsilon};
+  return {.d_model = config.d_model,
+          .heads = config.heads,
+          .kv_heads = config.kv_heads,
+          .head_dim = config.head_dim,
+          .attention_scale = config.attention_scale,
+          .attention_soft_cap = config.attention_soft_cap,
+          .norm_epsilon = config.norm_epsilon,
+          .feed_forward = {
+              .d_model = config.d_model,
+              .d_ffn = config.d_ffn,
+              .experts = config.experts,
+              .experts_used = config.experts_used,
+              .activation = config.traits().activation == Activation::kGelu ? GeluMul : SiluMul}};
 }
 
 // Limits and duplicates; what needs no KV to decide.
@@ -126,14 +221,14 @@ absl::Status CheckHidden(const Step& step, ConstMatrixRef hidden, uint32_t d_mod
 }  // namespace
 
 struct StageExecutor::State {
-  State(const StageOptions& options, TensorMap tensors, Rope rope, std::unique_ptr<KvCache> kv,
-        Compute& compute)
+  State(const StageOptions& options, TensorMap tensors, std::vector<Rope> ropes,
+        std::unique_ptr<KvCache> kv, Compute& compute)
       : options(options),
         tensors(std::move(tensors)),
         kv(std::move(kv)),
-        layer(ShapeOf(options.config), std::move(rope), compute) {
+        layer(ShapeOf(options.config), std::move(ropes), compute) {
     for (uint32_t i = options.layers.first; i < options.layers.last; ++i) {
-      weights.push_back(WeightsOf(this->tensors, i));
+      weights.push_back(WeightsOf(options.config, this->tensors, i));
     }
   }
 
@@ -157,11 +252,12 @@ absl::StatusOr<std::unique_ptr<StageExecutor>> StageExecutor::Create(
     const StageOptions& options, const std::vector<StageTensor>& tensors, Compute& compute) {
   RETURN_IF_ERROR(ValidateModelConfig(options.config));
   ASSIGN_OR_RETURN(TensorMap map, MapTensors(options, tensors));
-  ASSIGN_OR_RETURN(Rope rope, MakeRope(options.config, map));
-  const KvShape shape{options.layers.size(), options.config.kv_heads, options.config.head_dim};
+  ASSIGN_OR_RETURN(std::vector<Rope> ropes, MakeRopes(options.config, map));
+  const KvShape shape{options.layers.size(), options.config.kv_heads, options.config.head_dim,
+                      options.kv_type};
   ASSIGN_OR_RETURN(std::unique_ptr<KvCache> kv, KvCache::Create(shape, options.kv_tokens));
   return std::unique_ptr<StageExecutor>(new StageExecutor(
-      std::make_unique<State>(options, std::move(map), std::move(rope), std::move(kv), compute)));
+      std::make_unique<State>(options, std::move(map), std::move(ropes), std::move(kv), compute)));
 }
 
 absl::Status StageExecutor::Run(const Step& step, MatrixRef hidden) {
@@ -204,41 +300,6 @@ uint64_t StageExecutor::kv_tokens_total() const { return state_->kv->tokens_tota
 
 uint64_t KvBytesPerToken(const ModelConfig& config) {
   return KvShape{1, config.kv_heads, config.head_dim}.BytesPerToken();
-}
-
-absl::StatusOr<std::vector<StageTensor>> LoadTensors(const ModelFile& file,
-                                                     std::vector<TensorSpec> specs,
-                                                     WeightCache* cache, TensorHasher* hasher) {
-  std::unique_ptr<TensorHasher> own_hasher;
-  if (cache != nullptr && hasher == nullptr) {
-    ASSIGN_OR_RETURN(own_hasher, TensorHasher::Create(file, ""));
-    hasher = own_hasher.get();
-  }
-  std::vector<StageTensor> loaded;
-  for (TensorSpec& spec : specs) {
-    const ModelTensor& tensor = *file.FindTensor(spec.name);
-    std::shared_ptr<const PackedTensor> data;
-    if (cache == nullptr) {
-      ASSIGN_OR_RETURN(data, PackedTensor::FromGguf(spec, tensor.bytes));
-    } else {
-      ASSIGN_OR_RETURN(spec, hasher->Hash(std::move(spec)));
-      absl::StatusOr<std::shared_ptr<const PackedTensor>> cached = cache->Get(spec);
-      if (absl::IsNotFound(cached.status())) cached = cache->Put(spec, tensor.bytes);
-      if (!cached.ok()) return cached.status();
-      data = *std::move(cached);
-    }
-    file.DropPages(tensor);
-    loaded.push_back({std::move(spec), std::move(data)});
-  }
-  return loaded;
-}
-
-absl::StatusOr<std::vector<StageTensor>> LoadStageTensors(const ModelConfig& config,
-                                                          const ModelFile& file, LayerRange layers,
-                                                          WeightCache* cache,
-                                                          TensorHasher* hasher) {
-  ASSIGN_OR_RETURN(std::vector<TensorSpec> specs, StageTensors(config, file, layers));
-  return LoadTensors(file, std::move(specs), cache, hasher);
 }
 
 }  // namespace efedllm

@@ -13,9 +13,8 @@
 #include "cluster/step.h"
 #include "layers/compute.h"
 #include "model/model_config.h"
-#include "model/tensor_hasher.h"
-#include "model/weight_cache.h"
-#include "model/weights.h"
+#include "model/tensor_loader.h"
+#include "tensor/kv_type.h"
 #include "tensor/matrix.h"
 
 namespace efedllm {
@@ -24,13 +23,8 @@ struct StageOptions {
   ModelConfig config;
   LayerRange layers;
   uint64_t kv_tokens = 0;  // room for this many token positions, all sequences together
+  KvType kv_type = KvType::kF32;
   StepLimits limits;
-};
-
-// One tensor of the stage with its weights.
-struct StageTensor {
-  TensorSpec spec;
-  std::shared_ptr<const PackedTensor> data;
 };
 
 class StageExecutor {
@@ -66,18 +60,6 @@ class StageExecutor {
 
 // Bytes of KV that one layer keeps per token position.
 uint64_t KvBytesPerToken(const ModelConfig& config);
-
-// Packs tensors of the file (as StageTensors or HeadTensors gave them), one after the other:
-// through the cache where there is one (hasher names the tensors; null: they are hashed here), else
-// into memory. In the order of specs.
-absl::StatusOr<std::vector<StageTensor>> LoadTensors(const ModelFile& file,
-                                                     std::vector<TensorSpec> specs,
-                                                     WeightCache* cache, TensorHasher* hasher);
-// The same for all tensors of a stage.
-absl::StatusOr<std::vector<StageTensor>> LoadStageTensors(const ModelConfig& config,
-                                                          const ModelFile& file, LayerRange layers,
-                                                          WeightCache* cache,
-                                                          TensorHasher* hasher = nullptr);
 
 }  // namespace efedllm
 

@@ -114,7 +114,10 @@ std::vector<Sha256Digest> TensorHasher::Compute(const ModelTensor& tensor) const
   std::vector<uint8_t> scratch;
   const uint64_t size = tensor.size_bytes();
   for (uint64_t offset = 0; offset < size; offset += kChunkBytes) {
-    chunks.push_back(Sha256(tensor.Bytes(offset, std::min(kChunkBytes, size - offset), scratch)));
+    const absl::Span<const uint8_t> chunk =
+        tensor.Bytes(offset, std::min(kChunkBytes, size - offset), scratch);
+    chunks.push_back(Sha256(chunk));
+    file_.DropPages(chunk);
   }
   file_.DropPages(tensor);
   return chunks;
@@ -143,6 +146,20 @@ absl::StatusOr<TensorSpec> TensorHasher::Hash(TensorSpec spec) {
     entry->done = true;
     if (!digest_file_.empty()) Append(spec.name, entry->chunks);
   }
+  spec.chunks = entry->chunks;
+  return spec;
+}
+
+std::optional<TensorSpec> TensorHasher::Known(TensorSpec spec) {
+  std::shared_ptr<Entry> entry;
+  {
+    absl::MutexLock lock(&mu_);
+    const auto found = entries_.find(spec.name);
+    if (found == entries_.end()) return std::nullopt;
+    entry = found->second;
+  }
+  absl::MutexLock lock(&entry->mu);
+  if (!entry->done || entry->chunks.size() != spec.chunk_count()) return std::nullopt;
   spec.chunks = entry->chunks;
   return spec;
 }

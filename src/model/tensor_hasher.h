@@ -3,6 +3,7 @@
 #define EFEDLLM_MODEL_TENSOR_HASHER_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,8 @@ class TensorHasher {
   // spec with its chunk digests. NotFound: the file has no such tensor; InvalidArgument: the spec's
   // size is not that of the file's tensor.
   absl::StatusOr<TensorSpec> Hash(TensorSpec spec) ABSL_LOCKS_EXCLUDED(mu_);
+  // The same, if that takes no hashing; nullopt otherwise.
+  std::optional<TensorSpec> Known(TensorSpec spec) ABSL_LOCKS_EXCLUDED(mu_);
   // The same for a list, one after another.
   absl::StatusOr<std::vector<TensorSpec>> Hash(std::vector<TensorSpec> specs);
 

@@ -7,17 +7,16 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
-#include "common/units.h"
 #include "model/packed_file.h"
 
 namespace efedllm {
@@ -50,33 +49,30 @@ uint64_t VerifiedChunks(const TensorSpec& spec, absl::Span<const uint8_t> bytes)
 absl::StatusOr<std::shared_ptr<const PackedTensor>> PackedTensor::FromGguf(
     const TensorSpec& spec, absl::Span<const uint8_t> gguf) {
   CHECK(gguf.size() == spec.bytes());
-  const uint64_t bytes = PackedBytes(spec);
-  const uint64_t aligned = (bytes + kPackedAlignment - 1) / kPackedAlignment * kPackedAlignment;
-  auto* memory = static_cast<uint8_t*>(std::aligned_alloc(kPackedAlignment, aligned));
-  if (memory == nullptr) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no memory for tensor ", Printable(spec.name), ": ", FormatBytes(aligned)));
-  }
-  std::shared_ptr<PackedTensor> tensor(new PackedTensor());
-  tensor->dtype_ = spec.dtype;
-  tensor->rows_ = spec.rows;
-  tensor->cols_ = spec.cols;
-  tensor->memory_ = {memory, [](uint8_t* p) { std::free(p); }};
-  tensor->data_ = {memory, bytes};
+  ASSIGN_OR_RETURN(const std::shared_ptr<WeightMemory> memory,
+                   WeightMemory::Allocate(PackedBytes(spec)));
   if (spec.rows == 1) {
-    std::memcpy(memory, gguf.data(), bytes);
+    std::memcpy(memory->data(), gguf.data(), gguf.size());
   } else {
-    PackMatrix(spec.dtype, spec.rows, spec.cols, gguf.data(), memory);
+    PackMatrix(spec.dtype, spec.rows, spec.cols, gguf.data(), memory->data());
   }
-  return std::shared_ptr<const PackedTensor>(std::move(tensor));
+  return std::make_shared<const PackedTensor>(spec, memory, 0);
 }
 
 PackedTensor::PackedTensor(const TensorSpec& spec, MappedFile file, size_t offset)
     : dtype_(spec.dtype),
       rows_(spec.rows),
       cols_(spec.cols),
-      data_(file.bytes().subspan(offset)),
-      file_(std::move(file)) {}
+      file_(std::move(file)),
+      data_(file_.bytes().subspan(offset)) {}
+
+PackedTensor::PackedTensor(const TensorSpec& spec, std::shared_ptr<const WeightMemory> memory,
+                           size_t offset)
+    : dtype_(spec.dtype),
+      rows_(spec.rows),
+      cols_(spec.cols),
+      memory_(std::move(memory)),
+      data_(memory_->data() + offset, PackedBytes(spec)) {}
 
 PackedMatrix PackedTensor::matrix() const {
   CHECK(rows_ > 1);
@@ -122,6 +118,34 @@ absl::StatusOr<std::shared_ptr<const PackedTensor>> WeightCache::Put(
     const TensorSpec& spec, absl::Span<const uint8_t> gguf) {
   RETURN_IF_ERROR(WritePackedFile(Path(spec, ".packed"), spec, gguf));
   return Get(spec);
+}
+
+absl::Status WeightCache::PutPacked(const TensorSpec& spec, absl::Span<const uint8_t> packed) {
+  return WritePackedBytes(Path(spec, ".packed"), spec, packed);
+}
+
+bool WeightCache::Has(const TensorSpec& spec) const {
+  return access(Path(spec, ".packed").c_str(), R_OK) == 0;
+}
+
+absl::Status WeightCache::KeepOnly(const std::vector<TensorSpec>& specs) {
+  absl::flat_hash_set<std::string> kept;
+  for (const TensorSpec& spec : specs) kept.insert(absl::StrCat(ToHex(spec.id()), ".packed"));
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(dir_, error)) {
+    const std::string name = entry.path().filename().string();
+    if (!absl::EndsWith(name, ".packed") || kept.contains(name)) continue;
+    std::error_code ignored;  // if it stays, it only takes room
+    std::filesystem::remove(entry.path(), ignored);
+  }
+  return error ? ErrnoStatus(error.value(), "list", dir_) : absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> WeightCache::FreeBytes() const {
+  std::error_code error;
+  const std::filesystem::space_info space = std::filesystem::space(dir_, error);
+  if (error) return ErrnoStatus(error.value(), "look at", dir_);
+  return space.available;
 }
 
 absl::StatusOr<uint64_t> WeightCache::ChunksHeld(const TensorSpec& spec) {

@@ -11,12 +11,14 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/file.h"
 #include "layers/packed_matrix.h"
+#include "model/weight_memory.h"
 #include "model/weights.h"
 
 namespace efedllm {
@@ -30,6 +32,8 @@ class PackedTensor {
       const TensorSpec& spec, absl::Span<const uint8_t> gguf);
   // Takes over a mapped .packed file; data begins at offset.
   PackedTensor(const TensorSpec& spec, MappedFile file, size_t offset);
+  // A part of memory that tensors share: PackedBytes(spec) at offset, a multiple of 64.
+  PackedTensor(const TensorSpec& spec, std::shared_ptr<const WeightMemory> memory, size_t offset);
 
   DType dtype() const { return dtype_; }
   uint64_t rows() const { return rows_; }
@@ -41,14 +45,13 @@ class PackedTensor {
   absl::Span<const float> vector() const;
 
  private:
-  PackedTensor() = default;
-
-  DType dtype_ = DType::kF32;
-  uint64_t rows_ = 0;
-  uint64_t cols_ = 0;
-  absl::Span<const uint8_t> data_;
-  MappedFile file_;
-  std::unique_ptr<uint8_t[], void (*)(uint8_t*)> memory_{nullptr, nullptr};
+  const DType dtype_;
+  const uint64_t rows_;
+  const uint64_t cols_;
+  // One of the two holds the data.
+  const MappedFile file_;
+  const std::shared_ptr<const WeightMemory> memory_;
+  const absl::Span<const uint8_t> data_;
 };
 
 // Thread-safe for different tensors; one caller at a time per tensor.
@@ -65,6 +68,16 @@ class WeightCache {
   // bytes.
   absl::StatusOr<std::shared_ptr<const PackedTensor>> Put(const TensorSpec& spec,
                                                           absl::Span<const uint8_t> gguf);
+
+  // The same for a tensor that is packed already, without mapping it. ResourceExhausted: the disk
+  // is full.
+  absl::Status PutPacked(const TensorSpec& spec, absl::Span<const uint8_t> packed);
+  // Whether Get would find a file; it may yet be damaged.
+  bool Has(const TensorSpec& spec) const;
+  // Removes all packed tensors but these. For a cache of one owner.
+  absl::Status KeepOnly(const std::vector<TensorSpec>& specs);
+  // Of the cache's disk, for this user.
+  absl::StatusOr<uint64_t> FreeBytes() const;
 
   // Chunks that a fetch need not ask for again: [0, result) are in the .part file, and were just
   // verified again; what follows them is cut off. Ask once before a fetch goes on.

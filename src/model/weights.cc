@@ -1,5 +1,6 @@
 #include "model/weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -23,55 +24,152 @@ struct Expected {
   std::string name;
   uint64_t rows = 0;
   uint64_t cols = 0;
+  uint64_t experts = 0;  // that have such a matrix each, in one tensor; 0: a single one
+  bool optional = false;
+
+  bool is_vector() const { return rows == 0; }
+  uint64_t all_rows() const { return is_vector() ? 1 : rows * std::max<uint64_t>(1, experts); }
+  // As the file has it: innermost first.
+  std::vector<uint64_t> shape() const {
+    if (is_vector()) return {cols};
+    if (experts == 0) return {cols, rows};
+    return {cols, rows, experts};
+  }
 };
 
-std::string ShapeText(const Expected& expected) {
-  return expected.rows == 0 ? absl::StrCat("[", expected.cols, "]")
-                            : absl::StrCat("[", expected.cols, ", ", expected.rows, "]");
+std::string ShapeText(absl::Span<const uint64_t> shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
 }
 
-Expected ExpectedRopeFreqs(const ModelConfig& config) {
-  return {std::string(kRopeFreqsTensor), 0, config.rope_dims / 2};
+Expected ExpectedRopeFactors(const ModelConfig& config) {
+  return {.name = std::string(RopeFactorsTensor(config.rope.scaling)),
+          .cols = config.rope.dims / 2,
+          .optional = config.rope.scaling != RopeScaling::kLongFactors &&
+                      config.rope.scaling != RopeScaling::kShortFactors};
 }
 
-// In the order of use.
-std::vector<Expected> ExpectedLayer(const ModelConfig& config, uint32_t layer) {
+// Collects a layer's tensors in the order of use.
+class LayerTensors {
+ public:
+  explicit LayerTensors(uint32_t layer) : prefix_(absl::StrCat("blk.", layer, ".")) {}
+
+  void Norm(absl::string_view part, uint64_t n) {
+    tensors_.push_back({.name = absl::StrCat(prefix_, part, ".weight"), .cols = n});
+  }
+  void Matrix(absl::string_view part, uint64_t rows, uint64_t cols) {
+    tensors_.push_back(
+        {.name = absl::StrCat(prefix_, part, ".weight"), .rows = rows, .cols = cols});
+    tensors_.push_back(
+        {.name = absl::StrCat(prefix_, part, ".bias"), .cols = rows, .optional = true});
+  }
+  void Experts(absl::string_view part, uint64_t experts, uint64_t rows, uint64_t cols) {
+    tensors_.push_back({.name = absl::StrCat(prefix_, part, ".weight"),
+                        .rows = rows,
+                        .cols = cols,
+                        .experts = experts});
+  }
+
+  std::vector<Expected> Take() { return std::move(tensors_); }
+
+ private:
+  const std::string prefix_;
+  std::vector<Expected> tensors_;
+};
+
+void ExpectAttention(const ModelConfig& config, LayerTensors& layer) {
   const uint64_t d = config.d_model;
   const uint64_t q = uint64_t{config.heads} * config.head_dim;
   const uint64_t kv = uint64_t{config.kv_heads} * config.head_dim;
-  const uint64_t ffn = config.d_ffn;
-  const auto name = [layer](absl::string_view part) {
-    return absl::StrCat("blk.", layer, ".", part, ".weight");
+  layer.Norm("attn_norm", d);
+  if (config.traits().fused) {
+    layer.Matrix("attn_qkv", q + 2 * kv, d);
+  } else {
+    layer.Matrix("attn_q", q, d);
+    layer.Matrix("attn_k", kv, d);
+    layer.Matrix("attn_v", kv, d);
+  }
+  if (config.traits().qk_norm) {
+    layer.Norm("attn_q_norm", config.head_dim);
+    layer.Norm("attn_k_norm", config.head_dim);
+  }
+  layer.Matrix("attn_output", d, q);
+  if (config.traits().post_norms) layer.Norm("post_attention_norm", d);
+}
+
+void ExpectFeedForward(const ModelConfig& config, LayerTensors& layer) {
+  const uint64_t d = config.d_model, ffn = config.d_ffn;
+  layer.Norm("ffn_norm", d);
+  if (config.HasExperts()) {
+    layer.Matrix("ffn_gate_inp", config.experts, d);
+    layer.Experts("ffn_gate_exps", config.experts, ffn, d);
+    layer.Experts("ffn_up_exps", config.experts, ffn, d);
+    layer.Experts("ffn_down_exps", config.experts, d, ffn);
+  } else {
+    if (!config.traits().fused) layer.Matrix("ffn_gate", ffn, d);
+    layer.Matrix("ffn_up", config.traits().fused ? 2 * ffn : ffn, d);
+    layer.Matrix("ffn_down", d, ffn);
+  }
+  if (config.traits().post_norms) layer.Norm("post_ffw_norm", d);
+}
+
+std::vector<Expected> ExpectedLayer(const ModelConfig& config, uint32_t number) {
+  LayerTensors layer(number);
+  ExpectAttention(config, layer);
+  ExpectFeedForward(config, layer);
+  return layer.Take();
+}
+
+// The kernels' groups of rows must not mix what lies behind each other in one tensor.
+absl::Status CheckWholeGroups(const ModelConfig& config) {
+  const auto whole = [](absl::string_view what, uint64_t rows) {
+    if (rows % kGroupRows == 0) return absl::OkStatus();
+    return absl::UnimplementedError(
+        absl::StrCat("the model's ", what, " is ", rows, ", which is not supported where tensors ",
+                     "are joined (supported: multiples of ", kGroupRows, ")"));
   };
-  return {
-      {name("attn_norm"), 0, d},  {name("attn_q"), q, d},      {name("attn_k"), kv, d},
-      {name("attn_v"), kv, d},    {name("attn_output"), d, q}, {name("ffn_norm"), 0, d},
-      {name("ffn_gate"), ffn, d}, {name("ffn_up"), ffn, d},    {name("ffn_down"), d, ffn},
-  };
+  if (config.traits().fused) {
+    RETURN_IF_ERROR(whole("keys' width", uint64_t{config.kv_heads} * config.head_dim));
+    RETURN_IF_ERROR(whole("queries' width", uint64_t{config.heads} * config.head_dim));
+  }
+  if (config.traits().fused || config.HasExperts()) {
+    RETURN_IF_ERROR(whole("feed-forward width", config.d_ffn));
+  }
+  if (config.HasExperts()) RETURN_IF_ERROR(whole("width", config.d_model));
+  return absl::OkStatus();
+}
+
+std::vector<Expected> ExpectedStage(const ModelConfig& config, LayerRange layers) {
+  std::vector<Expected> stage = {ExpectedRopeFactors(config)};
+  for (uint32_t layer = layers.first; layer < layers.last; ++layer) {
+    for (Expected& expected : ExpectedLayer(config, layer)) stage.push_back(std::move(expected));
+  }
+  return stage;
 }
 
 Expected ExpectedEmbedding(const ModelConfig& config) {
-  return {"token_embd.weight", config.vocab, config.d_model};
+  return {.name = "token_embd.weight", .rows = config.vocab, .cols = config.d_model};
 }
 
 Expected ExpectedHead(const ModelConfig& config, const ModelFile& file) {
   if (file.FindTensor("output.weight") == nullptr) return ExpectedEmbedding(config);
-  return {"output.weight", config.vocab, config.d_model};
+  return {.name = "output.weight", .rows = config.vocab, .cols = config.d_model};
 }
 
 Expected ExpectedHeadNorm(const ModelConfig& config) {
-  return {"output_norm.weight", 0, config.d_model};
+  return {.name = "output_norm.weight", .cols = config.d_model};
 }
 
 absl::Status WrongShape(const Expected& expected, absl::string_view found) {
   return absl::InvalidArgumentError(absl::StrCat("tensor ", expected.name, ": the shape should be ",
-                                                 ShapeText(expected), " and is ", found));
+                                                 ShapeText(expected.shape()), " and is ", found));
 }
 
 // A norm is small enough to look at each value; damaged matrices show in the first forward pass.
 absl::Status CheckFinite(const ModelFile& file, const Expected& vector) {
+  const ModelTensor* tensor = file.FindTensor(vector.name);
+  if (tensor == nullptr) return absl::OkStatus();  // an optional one
   std::vector<float> values(vector.cols);
-  std::memcpy(values.data(), file.FindTensor(vector.name)->bytes.data(), vector.cols * 4);
+  std::memcpy(values.data(), tensor->bytes.data(), vector.cols * sizeof(float));
   for (const float value : values) {
     if (std::isfinite(value)) continue;
     return absl::InvalidArgumentError(absl::StrCat("tensor ", vector.name, " has the value ", value,
@@ -88,15 +186,10 @@ absl::StatusOr<TensorSpec> SpecOf(const ModelFile& file, const Expected& expecte
         absl::StrCat("the GGUF lacks the tensor ", expected.name,
                      "; download it again, or convert the model anew"));
   }
-  const std::vector<uint64_t> shape = expected.rows == 0
-                                          ? std::vector<uint64_t>{expected.cols}
-                                          : std::vector<uint64_t>{expected.cols, expected.rows};
-  if (tensor->shape != shape) {
-    return WrongShape(expected, absl::StrCat("[", absl::StrJoin(tensor->shape, ", "), "]"));
-  }
+  if (tensor->shape != expected.shape()) return WrongShape(expected, ShapeText(tensor->shape));
   const std::optional<DType> dtype = DTypeFromGguf(tensor->gguf_type);
-  if (!dtype || (expected.rows == 0 && *dtype != DType::kF32)) {
-    const std::string supported = expected.rows == 0 ? "F32 (for vectors)" : AllDTypeNames();
+  if (!dtype || (expected.is_vector() && *dtype != DType::kF32)) {
+    const std::string supported = expected.is_vector() ? "F32 (for vectors)" : AllDTypeNames();
     return absl::UnimplementedError(
         absl::StrCat("tensor ", expected.name, " has the type ", GgufTypeName(tensor->gguf_type),
                      " (number ", tensor->gguf_type,
@@ -105,7 +198,7 @@ absl::StatusOr<TensorSpec> SpecOf(const ModelFile& file, const Expected& expecte
   TensorSpec spec;
   spec.name = expected.name;
   spec.dtype = *dtype;
-  spec.rows = expected.rows == 0 ? 1 : expected.rows;
+  spec.rows = expected.all_rows();
   spec.cols = expected.cols;
   return spec;
 }
@@ -118,11 +211,10 @@ absl::Status CheckLayers(const ModelConfig& config, LayerRange layers) {
 
 // A tensor that came over the wire.
 absl::Status CheckSpec(const Expected& expected, const TensorSpec& spec) {
-  const uint64_t rows = expected.rows == 0 ? 1 : expected.rows;
-  if (spec.rows != rows || spec.cols != expected.cols) {
-    return WrongShape(expected, absl::StrCat("[", spec.cols, ", ", spec.rows, "]"));
+  if (spec.rows != expected.all_rows() || spec.cols != expected.cols) {
+    return WrongShape(expected, ShapeText({spec.cols, spec.rows}));
   }
-  if (expected.rows == 0 && spec.dtype != DType::kF32) {
+  if (expected.is_vector() && spec.dtype != DType::kF32) {
     return absl::InvalidArgumentError(absl::StrCat("tensor ", expected.name, " must be F32"));
   }
   if (!RowBytes(spec.dtype, spec.cols)) {
@@ -135,21 +227,33 @@ absl::Status CheckSpec(const Expected& expected, const TensorSpec& spec) {
 
 }  // namespace
 
+absl::string_view RopeFactorsTensor(RopeScaling scaling) {
+  if (scaling == RopeScaling::kLongFactors) return "rope_factors_long.weight";
+  if (scaling == RopeScaling::kShortFactors) return "rope_factors_short.weight";
+  return "rope_freqs.weight";
+}
+
 absl::Status CheckModelTensors(const ModelConfig& config, const ModelFile& file) {
+  RETURN_IF_ERROR(CheckWholeGroups(config));
   RETURN_IF_ERROR(StageTensors(config, file, {0, config.layers}).status());
   RETURN_IF_ERROR(EmbeddingTensor(config, file).status());
   RETURN_IF_ERROR(HeadTensors(config, file).status());
-  if (const ModelTensor* freqs = file.FindTensor(kRopeFreqsTensor); freqs != nullptr) {
-    std::vector<float> factors(config.rope_dims / 2);
-    std::memcpy(factors.data(), freqs->bytes.data(), freqs->bytes.size());
+  const ModelTensor* tensor = file.FindTensor(RopeFactorsTensor(config.rope.scaling));
+  if (tensor != nullptr) {
+    std::vector<float> factors(config.rope.dims / 2);
+    std::memcpy(factors.data(), tensor->bytes.data(), tensor->bytes.size());
     RETURN_IF_ERROR(CheckRopeFactors(factors));
   }
   absl::flat_hash_set<std::string> known = {"token_embd.weight", "output.weight",
-                                            "output_norm.weight", std::string(kRopeFreqsTensor)};
+                                            "output_norm.weight"};
+  for (const RopeScaling scaling :
+       {RopeScaling::kNone, RopeScaling::kLongFactors, RopeScaling::kShortFactors}) {
+    known.insert(std::string(RopeFactorsTensor(scaling)));
+  }
   RETURN_IF_ERROR(CheckFinite(file, ExpectedHeadNorm(config)));
   for (uint32_t layer = 0; layer < config.layers; ++layer) {
     for (Expected& expected : ExpectedLayer(config, layer)) {
-      if (expected.rows == 0) RETURN_IF_ERROR(CheckFinite(file, expected));
+      if (expected.is_vector()) RETURN_IF_ERROR(CheckFinite(file, expected));
       known.insert(std::move(expected.name));
     }
   }
@@ -158,7 +262,8 @@ absl::Status CheckModelTensors(const ModelConfig& config, const ModelFile& file)
     return absl::UnimplementedError(absl::StrCat("the model has the tensor ",
                                                  Printable(tensor.name),
                                                  ", which would change the result and can't be "
-                                                 "computed with; a plain llama model has none"));
+                                                 "computed with; models of architecture ",
+                                                 config.architecture, " have none"));
   }
   return absl::OkStatus();
 }
@@ -166,9 +271,8 @@ absl::Status CheckModelTensors(const ModelConfig& config, const ModelFile& file)
 absl::Status CheckRopeFactors(absl::Span<const float> factors) {
   for (const float factor : factors) {
     if (factor > 0 && std::isfinite(factor)) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor ", kRopeFreqsTensor, " has the value ", factor,
-                     "; its values divide angles and must be positive and finite"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a factor of RoPE is ", factor, "; factors divide angles and must be positive and finite"));
   }
   return absl::OkStatus();
 }
@@ -188,12 +292,8 @@ absl::StatusOr<std::vector<TensorSpec>> StageTensors(const ModelConfig& config,
                                                      const ModelFile& file, LayerRange layers) {
   RETURN_IF_ERROR(CheckLayers(config, layers));
   std::vector<TensorSpec> specs;
-  if (file.FindTensor(kRopeFreqsTensor) != nullptr) {
-    ASSIGN_OR_RETURN(TensorSpec spec, SpecOf(file, ExpectedRopeFreqs(config)));
-    specs.push_back(std::move(spec));
-  }
-  for (uint32_t layer = layers.first; layer < layers.last; ++layer) {
-    for (const Expected& expected : ExpectedLayer(config, layer)) {
+  for (const Expected& expected : ExpectedStage(config, layers)) {
+    if (!expected.optional || file.FindTensor(expected.name) != nullptr) {
       ASSIGN_OR_RETURN(TensorSpec spec, SpecOf(file, expected));
       specs.push_back(std::move(spec));
     }
@@ -211,20 +311,16 @@ absl::Status CheckStageShapes(const ModelConfig& config, LayerRange layers,
           absl::StrCat("tensor ", Printable(spec.name), " stands twice"));
     }
   }
+  RETURN_IF_ERROR(CheckWholeGroups(config));
   size_t used = 0;
-  if (const auto found = given.find(kRopeFreqsTensor); found != given.end()) {
-    RETURN_IF_ERROR(CheckSpec(ExpectedRopeFreqs(config), *found->second));
-    ++used;
-  }
-  for (uint32_t layer = layers.first; layer < layers.last; ++layer) {
-    for (const Expected& expected : ExpectedLayer(config, layer)) {
-      const auto found = given.find(expected.name);
-      if (found == given.end()) {
-        return absl::InvalidArgumentError(absl::StrCat("tensor ", expected.name, " is missing"));
-      }
-      RETURN_IF_ERROR(CheckSpec(expected, *found->second));
-      ++used;
+  for (const Expected& expected : ExpectedStage(config, layers)) {
+    const auto found = given.find(expected.name);
+    if (found == given.end()) {
+      if (expected.optional) continue;
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", expected.name, " is missing"));
     }
+    RETURN_IF_ERROR(CheckSpec(expected, *found->second));
+    ++used;
   }
   if (used == tensors.size()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(tensors.size() - used, " tensors that layers [",

@@ -17,11 +17,13 @@
 
 namespace efedllm {
 
-// Optional: divides RoPE's angles (Llama 3). [rope_dims / 2].
-inline constexpr absl::string_view kRopeFreqsTensor = "rope_freqs.weight";
+// What divides RoPE's angles, [rope.dims / 2]: one of Phi 3's two sets, or else "rope_freqs.weight"
+// of Llama 3, which is optional.
+absl::string_view RopeFactorsTensor(RopeScaling scaling);
 
-// The tensors of layers [first, last), in the order in which they are used; rope_freqs.weight,
-// where the model has it, first. Shapes and types are checked against the config: InvalidArgument
+// The tensors of layers [first, last), in the order in which they are used; RoPE's factors, where
+// the model has them, first. Biases are there where the model has them. Experts' matrices lie
+// behind each other as one. Shapes and types are checked against the config: InvalidArgument
 // or Unimplemented names the tensor. Chunk digests are left empty; see TensorHasher.
 absl::StatusOr<std::vector<TensorSpec>> StageTensors(const ModelConfig& config,
                                                      const ModelFile& file, LayerRange layers);
@@ -35,15 +37,14 @@ absl::StatusOr<TensorSpec> EmbeddingTensor(const ModelConfig& config, const Mode
 absl::StatusOr<HeadSpecs> HeadTensors(const ModelConfig& config, const ModelFile& file);
 
 // That all of the model's tensors are there and right, and no other that would change the result
-// (biases, QK-norms ...): Unimplemented names it.
+// (more norms ...): Unimplemented names it.
 absl::Status CheckModelTensors(const ModelConfig& config, const ModelFile& file);
 
-// The values of rope_freqs.weight divide angles: InvalidArgument where one is not positive and
-// finite.
+// RoPE's factors divide angles: InvalidArgument where one is not positive and finite.
 absl::Status CheckRopeFactors(absl::Span<const float> factors);
 
 // The shape and type check of StageTensors for any list: exactly the tensors that these layers
-// need, in any order.
+// need, and optional ones, in any order.
 absl::Status CheckStageShapes(const ModelConfig& config, LayerRange layers,
                               const std::vector<TensorSpec>& tensors);
 // The same for a list that came over the wire, whose chunk digests must all be there.

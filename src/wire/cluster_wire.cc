@@ -18,7 +18,7 @@ constexpr size_t kMaxMessageBytes = 1024;
 // No machine and no counter comes near it, and sums of thousands stay far from overflow.
 constexpr uint64_t kMaxCount = uint64_t{1} << 48;
 constexpr double kMaxRate = 1e18;
-constexpr uint32_t kTensorsPerLayer = 16;
+constexpr uint32_t kTensorsPerLayer = 24;
 constexpr uint64_t kMaxFrameValues = uint64_t{1} << 28;  // 1 GiB of f32 in one step
 
 absl::Status Wrong(absl::string_view field, absl::string_view why) {
@@ -79,6 +79,33 @@ absl::StatusOr<NodeProfile> ProfileFromWire(const v1::NodeProfile& message) {
   return profile;
 }
 
+// Checked with the rest of the model's config.
+RopeConfig RopeFromWire(const v1::RopeConfig& message) {
+  RopeConfig rope;
+  rope.dims = message.dims();
+  rope.halves = message.halves();
+  rope.base = message.base();
+  rope.scaling = static_cast<RopeScaling>(std::min<uint32_t>(message.scaling(), UINT8_MAX));
+  rope.factor = message.factor();
+  rope.original_context = message.original_context();
+  rope.beta_fast = message.beta_fast();
+  rope.beta_slow = message.beta_slow();
+  rope.magnitude = message.magnitude();
+  return rope;
+}
+
+void RopeToWire(const RopeConfig& rope, v1::RopeConfig& message) {
+  message.set_dims(rope.dims);
+  message.set_halves(rope.halves);
+  message.set_base(rope.base);
+  message.set_scaling(static_cast<uint32_t>(rope.scaling));
+  message.set_factor(rope.factor);
+  message.set_original_context(rope.original_context);
+  message.set_beta_fast(rope.beta_fast);
+  message.set_beta_slow(rope.beta_slow);
+  message.set_magnitude(rope.magnitude);
+}
+
 absl::StatusOr<ModelConfig> ConfigFromWire(const v1::ModelConfig& message) {
   RETURN_IF_ERROR(CheckText("model.architecture", message.architecture(), kMaxNameBytes));
   RETURN_IF_ERROR(CheckText("model.name", message.name(), 1024));
@@ -93,10 +120,15 @@ absl::StatusOr<ModelConfig> ConfigFromWire(const v1::ModelConfig& message) {
   config.d_ffn = message.d_ffn();
   config.vocab = message.vocab();
   config.context = message.context();
-  config.rope_dims = message.rope_dims();
-  config.rope_base = message.rope_base();
-  config.rope_scale = message.rope_scale();
+  config.rope = RopeFromWire(message.rope());
   config.norm_epsilon = message.norm_epsilon();
+  config.experts = message.experts();
+  config.experts_used = message.experts_used();
+  config.attention_scale = message.attention_scale();
+  config.attention_soft_cap = message.attention_soft_cap();
+  config.final_soft_cap = message.final_soft_cap();
+  config.window = message.window();
+  config.window_period = message.window_period();
   RETURN_IF_ERROR(ValidateModelConfig(config));
   return config;
 }
@@ -112,10 +144,15 @@ void ConfigToWire(const ModelConfig& config, v1::ModelConfig& message) {
   message.set_d_ffn(config.d_ffn);
   message.set_vocab(config.vocab);
   message.set_context(config.context);
-  message.set_rope_dims(config.rope_dims);
-  message.set_rope_base(config.rope_base);
-  message.set_rope_scale(config.rope_scale);
+  RopeToWire(config.rope, *message.mutable_rope());
   message.set_norm_epsilon(config.norm_epsilon);
+  message.set_experts(config.experts);
+  message.set_experts_used(config.experts_used);
+  message.set_attention_scale(config.attention_scale);
+  message.set_attention_soft_cap(config.attention_soft_cap);
+  message.set_final_soft_cap(config.final_soft_cap);
+  message.set_window(config.window);
+  message.set_window_period(config.window_period);
 }
 
 absl::StatusOr<TensorSpec> TensorFromWire(const v1::TensorSpec& message) {

@@ -19,9 +19,9 @@
 namespace efedllm {
 
 // Nodes of different numbers refuse each other.
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 2;
 // Counts up when docs/numerics.md changes a bit of any result.
-inline constexpr uint32_t kNumericsId = 1;
+inline constexpr uint32_t kNumericsId = 2;
 
 struct Hello {
   uint32_t protocol_version = kProtocolVersion;

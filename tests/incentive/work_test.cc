@@ -27,6 +27,13 @@ TEST(Work, CountsALayersParameters) {
   EXPECT_EQ(LayerParameters(SomeConfig()), 2u * 64 * 64 + 2u * 32 * 64 + 3u * 172 * 64);
 }
 
+TEST(Work, CountsTheExpertsThatATokenUses) {
+  ModelConfig config = SomeConfig();
+  config.experts = 8;
+  config.experts_used = 2;
+  EXPECT_EQ(LayerParameters(config), 2u * 64 * 64 + 2u * 32 * 64 + 8u * 64 + 2u * 3 * 172 * 64);
+}
+
 TEST(Work, OneTokenIsTwiceTheParametersAndItsAttention) {
   const ModelConfig config = SomeConfig();
   EXPECT_EQ(StageWorkFlops(config, {0, 1}, StepOf({{SequenceId{1}, 9, 1}})),

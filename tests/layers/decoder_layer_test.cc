@@ -5,13 +5,19 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "layers/elementwise.h"
 #include "layers/layers_world.h"
 
 namespace efedllm {
 namespace {
 
-constexpr LayerShape kShape{
-    .d_model = 256, .heads = 8, .kv_heads = 2, .head_dim = 32, .d_ffn = 512, .norm_epsilon = 1e-5f};
+constexpr LayerShape kShape{.d_model = 256,
+                            .heads = 8,
+                            .kv_heads = 2,
+                            .head_dim = 32,
+                            .attention_scale = 0.177f,
+                            .norm_epsilon = 1e-5f,
+                            .feed_forward = {.d_model = 256, .d_ffn = 512, .activation = SiluMul}};
 constexpr size_t kTokens = 90;
 
 // A random layer, run twice over as layers 0 and 1.
@@ -31,13 +37,22 @@ struct World {
     return OwnedMatrix::Random(random, dtype, rows, cols);
   }
   LayerWeights weights() const {
-    return {attention_norm, query.view(), key.view(), value.view(), output.view(),
-            ffn_norm,       gate.view(),  up.view(),  down.view()};
+    LayerWeights weights;
+    weights.attention_norm = attention_norm;
+    weights.query.w = query.view();
+    weights.key.w = key.view();
+    weights.value.w = value.view();
+    weights.output.w = output.view();
+    weights.ffn_norm = ffn_norm;
+    weights.feed_forward.gate.w = gate.view();
+    weights.feed_forward.up.w = up.view();
+    weights.feed_forward.down.w = down.view();
+    return weights;
   }
   // The outputs of all tokens, fed in pieces of `chunk`.
   Matrix Run(Compute& compute, uint32_t chunk) const {
     auto kv = *KvCache::Create({.layers = 2, .kv_heads = 2, .head_dim = 32}, kTokens);
-    DecoderLayer layer(kShape, Rope(32, 10000, {}), compute);
+    DecoderLayer layer(kShape, {Rope(RopeFrequencies(32, 10000, {}), false, 1)}, compute);
     Matrix out(kTokens, kShape.d_model);
     std::copy_n(input.ref().data, input.ref().span().size(), out.ref().data);
     for (uint32_t first = 0; first < kTokens; first += chunk) {
@@ -71,20 +86,6 @@ TEST(DecoderLayer, ChunksThreadsAndKernelsChangeNoBit) {
       }
     }
   }
-}
-
-TEST(Rope, TurnsPairsByPositionTimesFrequency) {
-  const Rope rope(4, 10000, {});
-  float cos[4], sin[4];
-  rope.Angles(3, cos, sin);
-  EXPECT_FLOAT_EQ(cos[0], std::cos(3.0f));
-  EXPECT_FLOAT_EQ(sin[1], std::sin(3.0f));
-  EXPECT_FLOAT_EQ(cos[2], std::cos(0.03f));
-  EXPECT_FLOAT_EQ(sin[3], std::sin(0.03f));
-  const float factors[] = {1.0f, 8.0f};
-  Rope(4, 10000, factors).Angles(800, cos, sin);
-  EXPECT_FLOAT_EQ(cos[0], static_cast<float>(std::cos(800.0)));
-  EXPECT_FLOAT_EQ(sin[2], std::sin(1.0f));
 }
 
 }  // namespace

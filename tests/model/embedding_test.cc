@@ -20,7 +20,7 @@ struct World {
   explicit World(const TinyLlama& model = TinyLlama())
       : bytes(model.Build()),
         file(*ModelFile::Parse(BytesOf(bytes))),
-        config(*ModelConfigFromGguf(file)),
+        config(*ModelConfigFromFile(file)),
         compute(*Compute::Create(0, "auto")) {}
 
   const std::string bytes;
@@ -55,7 +55,7 @@ TEST(Embedding, RefusesTokensOutsideOfTheVocabulary) {
 
 TEST(Embedding, NamesATokenWhoseRowIsDamaged) {
   std::string bytes = TinyLlama().Build();
-  const auto config = ModelConfigFromGguf(*ModelFile::Parse(BytesOf(bytes)));
+  const auto config = ModelConfigFromFile(*ModelFile::Parse(BytesOf(bytes)));
   const uint8_t* table =
       ModelFile::Parse(BytesOf(bytes))->FindTensor("token_embd.weight")->bytes.data();
   const float infinity = std::numeric_limits<float>::infinity();
@@ -69,19 +69,18 @@ TEST(Embedding, NamesATokenWhoseRowIsDamaged) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("token 7"));
 }
 
-TEST(OutputHead, TheCacheGivesTheSameLogitsForTiedAndOwnHeads) {
+TEST(OutputHead, ATeamLoadsTheSameWeightsForTiedAndOwnHeads) {
   for (const bool tied : {false, true}) {
     TinyLlama model;
     model.tied = tied;
     World world(model);
-    TempDir dir;
-    auto cache = *WeightCache::Open(dir.path());
-    auto plain = *OutputHead::Create(world.config, world.file, nullptr, world.compute);
-    auto cached = *OutputHead::Create(world.config, world.file, cache.get(), world.compute);
+    Compute team = *Compute::Create(3, "scalar");
+    auto plain = *OutputHead::Create(world.config, world.file, world.compute);
+    auto parallel = *OutputHead::Create(world.config, world.file, team);
     Matrix hidden(2, 32), a(2, 20), b(2, 20);
     for (size_t i = 0; i < 64; ++i) hidden.row(0)[i] = static_cast<float>(i) - 30;
     plain->Logits(hidden.ref(), a.ref());
-    cached->Logits(hidden.ref(), b.ref());
+    parallel->Logits(hidden.ref(), b.ref());
     EXPECT_EQ(BitsOf(a.ref().span()), BitsOf(b.ref().span()));
     EXPECT_NE(a.row(0)[0], a.row(1)[0]);
   }

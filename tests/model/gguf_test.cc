@@ -216,7 +216,7 @@ TEST(Gguf, OpenNamesTheFile) {
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(missing.status().message()), HasSubstr("/nonexistent/model.gguf"));
   const auto folder = ModelFile::Open("/tmp");
-  EXPECT_THAT(std::string(folder.status().message()), HasSubstr("not a regular file"));
+  EXPECT_THAT(std::string(folder.status().message()), HasSubstr("no config.json"));
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ using ::testing::HasSubstr;
 absl::StatusOr<ModelConfig> ConfigOf(const std::string& bytes) {
   const auto file = ModelFile::Parse(BytesOf(bytes));
   if (!file.ok()) return file.status();
-  return ModelConfigFromGguf(*file);
+  return ModelConfigFromFile(*file);
 }
 
 // The refusal of a model with something added to it.
@@ -41,8 +41,8 @@ TEST(ModelConfig, ReadsALlama) {
   EXPECT_EQ(config->d_ffn, 64u);
   EXPECT_EQ(config->vocab, 20u);
   EXPECT_EQ(config->context, 128u);
-  EXPECT_EQ(config->rope_dims, 8u);
-  EXPECT_EQ(config->rope_base, 10000.0f);
+  EXPECT_EQ(config->rope.dims, 8u);
+  EXPECT_EQ(config->rope.base, 10000.0f);
   EXPECT_EQ(config->norm_epsilon, 1e-5f);
 }
 
@@ -57,7 +57,9 @@ TEST(ModelConfig, NamesAnUnknownArchitectureAndWhatIsSupported) {
   model.architecture = "mamba\n";
   const absl::Status status = ConfigOf(model.Build()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("'mamba\\n'"), HasSubstr("'llama'")));
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("architecture 'mamba\\n' is not supported"),
+                    HasSubstr("supported: llama, qwen2")));
 }
 
 TEST(ModelConfig, NamesFeaturesThatItCannotRun) {
@@ -66,17 +68,12 @@ TEST(ModelConfig, NamesFeaturesThatItCannotRun) {
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << status;
     return std::string(status.message());
   };
-  EXPECT_THAT(refusal([](GgufBuilder& g) { g.Uint("llama.expert_count", 8); }),
-              HasSubstr("8 experts"));
-  EXPECT_THAT(refusal([](GgufBuilder& g) { g.String("llama.rope.scaling.type", "yarn"); }),
-              HasSubstr("rope scaling 'yarn'"));
+  EXPECT_THAT(refusal([](GgufBuilder& g) { g.String("llama.rope.scaling.type", "su"); }),
+              HasSubstr("rope scaling 'su'"));
+  EXPECT_THAT(refusal([](GgufBuilder& g) { g.Bool("llama.attention.causal", false); }),
+              HasSubstr("not causal"));
   EXPECT_THAT(refusal([](GgufBuilder& g) { g.Uint("llama.attention.value_length", 16); }),
               HasSubstr("equally long"));
-  EXPECT_THAT(refusal([](GgufBuilder& g) { g.Uint("split.count", 3); }), HasSubstr("one of 3"));
-  EXPECT_THAT(refusal([](GgufBuilder& g) {
-                g.Tensor("blk.1.attn_q.bias", 0, {32}, std::string(128, '\0'));
-              }),
-              HasSubstr("blk.1.attn_q.bias"));
   EXPECT_THAT(refusal([](GgufBuilder& g) {
                 g.Tensor("blk.2.attn_q.weight", 0, {32}, std::string(128, '\0'));
               }),
@@ -90,7 +87,8 @@ TEST(ModelConfig, ReadsLinearRopeScalingInAllItsSpellings) {
     if (*key != '\0') gguf.Float(key, factor);
     const auto config = ConfigOf(gguf.Build());
     EXPECT_TRUE(config.ok()) << config.status();
-    return config->rope_scale;
+    EXPECT_EQ(config->rope.scaling == RopeScaling::kLinear, config->rope.factor != 1);
+    return config->rope.factor;
   };
   EXPECT_EQ(scale("", "", 0), 1);
   EXPECT_EQ(scale("linear", "llama.rope.scaling.factor", 4), 4);
@@ -98,6 +96,34 @@ TEST(ModelConfig, ReadsLinearRopeScalingInAllItsSpellings) {
   EXPECT_EQ(scale("", "llama.rope.scale_linear", 2), 2);
   EXPECT_EQ(scale("linear", "llama.rope.scaling.factor", 0), 1);
   EXPECT_EQ(scale("none", "llama.rope.scaling.factor", 4), 1);
+}
+
+TEST(ModelConfig, ReadsYarnAndItsMagnitude) {
+  GgufBuilder gguf = TinyLlama().Builder();
+  gguf.String("llama.rope.scaling.type", "yarn").Float("llama.rope.scaling.factor", 4);
+  gguf.Uint("llama.rope.scaling.original_context_length", 32);
+  const auto config = ConfigOf(gguf.Build());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->rope.scaling, RopeScaling::kYarn);
+  EXPECT_EQ(config->rope.original_context, 32u);
+  EXPECT_FLOAT_EQ(config->rope.magnitude, 1 + 0.1f * std::log(4.0f));
+}
+
+TEST(ModelConfig, AcceptsABiasOfAnyProjection) {
+  GgufBuilder gguf = TinyLlama().Builder();
+  gguf.Tensor("blk.1.attn_q.bias", 0, {32}, std::string(128, '\0'));
+  EXPECT_TRUE(ConfigOf(gguf.Build()).ok());
+}
+
+TEST(ModelConfig, EveryThirdLayerOfThreeSeesPastItsWindow) {
+  ModelConfig config;
+  config.window = 5;
+  EXPECT_TRUE(config.HasWindow(0) && config.HasWindow(2));
+  config.window_period = 3;
+  EXPECT_TRUE(config.HasWindow(0) && config.HasWindow(1) && config.HasWindow(3));
+  EXPECT_FALSE(config.HasWindow(2) || config.HasWindow(5));
+  config.window = 0;
+  EXPECT_FALSE(config.HasWindow(0));
 }
 
 TEST(ModelConfig, NamesTheKeyThatIsMissing) {

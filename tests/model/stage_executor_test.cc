@@ -20,14 +20,14 @@ struct World {
       : bytes(model.Build()),
         file(*ModelFile::Parse(BytesOf(bytes))),
         compute(*Compute::Create(0, "auto")) {
-    options.config = *ModelConfigFromGguf(file);
+    options.config = *ModelConfigFromFile(file);
     options.layers = layers;
     options.kv_tokens = 128;
     options.limits.max_tokens = 100;
     options.limits.max_spans = 3;
     options.limits.max_released = 4;
     options.limits.max_position = 120;
-    tensors = *LoadStageTensors(options.config, file, layers, nullptr);
+    tensors = *LoadStageTensors(options.config, file, layers);
     executor = *StageExecutor::Create(options, tensors, compute);
   }
 
@@ -215,16 +215,19 @@ TEST(StageExecutor, RefusesRopeFactorsThatDivideByZero) {
   ASSERT_EQ(spec.name, "rope_freqs.weight");
   world.tensors[0].data = *PackedTensor::FromGguf(spec, BytesOf(std::string(16, '\0')));
   const auto executor = StageExecutor::Create(world.options, world.tensors, world.compute);
-  EXPECT_THAT(std::string(executor.status().message()), HasSubstr("rope_freqs.weight"));
+  EXPECT_THAT(std::string(executor.status().message()), HasSubstr("a factor of RoPE is 0"));
 }
 
 TEST(StageExecutor, WeightsFromTheCacheGiveTheSameBits) {
   World world;
   TempDir dir;
   auto cache = *WeightCache::Open(dir.path());
-  for (int restart = 0; restart < 2; ++restart) {  // packs, then maps what is there
-    const auto tensors = LoadStageTensors(world.options.config, world.file, {0, 2}, cache.get());
+  auto hasher = *TensorHasher::Create(world.file, "");
+  for (int restart = 0; restart < 2; ++restart) {  // packs and keeps, then maps what is there
+    const auto tensors = LoadStageTensors(world.options.config, world.file, {0, 2},
+                                          {.cache = cache.get(), .hasher = hasher.get()});
     ASSERT_TRUE(tensors.ok()) << tensors.status();
+    ASSERT_TRUE(KeepTensors(*tensors, *cache, *hasher, [] { return false; }).ok());
     auto executor = *StageExecutor::Create(world.options, *tensors, world.compute);
     Matrix hidden = world.Hidden(StepOf({{kA, 0, 5}}));
     ASSERT_TRUE(executor->Run(StepOf({{kA, 0, 5}}), hidden.ref()).ok());

@@ -21,7 +21,7 @@ struct World {
   explicit World(const TinyLlama& model = TinyLlama())
       : bytes(model.Build()),
         file(*ModelFile::Parse(BytesOf(bytes))),
-        config(*ModelConfigFromGguf(file)) {}
+        config(*ModelConfigFromFile(file)) {}
 
   std::vector<TensorSpec> Hashed(LayerRange layers) {
     auto hasher = TensorHasher::Create(file, "");
@@ -58,7 +58,7 @@ TEST(Weights, NamesANormThatIsDamaged) {
     const uint8_t* norm = ModelFile::Parse(BytesOf(bytes))->FindTensor(name)->bytes.data();
     const float nan = std::numeric_limits<float>::quiet_NaN();
     std::memcpy(bytes.data() + (norm - BytesOf(bytes).data()) + 8, &nan, sizeof(nan));
-    const auto config = ModelConfigFromGguf(*ModelFile::Parse(BytesOf(bytes)));
+    const auto config = ModelConfigFromFile(*ModelFile::Parse(BytesOf(bytes)));
     EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(config.status().message()), HasSubstr(name));
   }
@@ -159,7 +159,7 @@ TEST(TensorHasher, KeepsDigestsOverARestartAndDistrustsDamagedLines) {
   const std::string path = dir.Write("model.gguf", TinyLlama().Build());
   const auto file = ModelFile::Open(path);
   ASSERT_TRUE(file.ok());
-  const ModelConfig config = *ModelConfigFromGguf(*file);
+  const ModelConfig config = *ModelConfigFromFile(*file);
   const auto specs = *StageTensors(config, *file, {0, 2});
   const std::string state = dir.File("state");
   const auto hashed = *(*TensorHasher::Create(*file, state))->Hash(specs);
@@ -179,7 +179,7 @@ TEST(TensorHasher, ForgetsDigestsOfAFileThatChanged) {
   TempDir dir;
   const std::string path = dir.Write("model.gguf", TinyLlama().Build());
   const auto file = ModelFile::Open(path);
-  const auto specs = *StageTensors(*ModelConfigFromGguf(*file), *file, {0, 1});
+  const auto specs = *StageTensors(*ModelConfigFromFile(*file), *file, {0, 1});
   const auto before = *(*TensorHasher::Create(*file, dir.path()))->Hash(specs);
   std::string changed = TinyLlama().Build();
   const ModelTensor* tensor = file->FindTensor("blk.0.attn_q.weight");

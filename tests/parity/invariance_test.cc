@@ -172,7 +172,11 @@ INSTANTIATE_TEST_SUITE_P(Pack, InvarianceTest,
                          ::testing::Values(Model{"stories260K/stories260K.gguf"},
                                            Model{"models/llama/llama-q4_0.gguf"},
                                            Model{"models/llama/llama-bf16.gguf"},
-                                           Model{"models/llama-rope3/llama-rope3-f16.gguf"}));
+                                           Model{"models/llama-rope3/llama-rope3-f16.gguf"},
+                                           Model{"models/qwen3moe/qwen3moe-f16.gguf"},
+                                           Model{"models/gemma2/gemma2-f16.gguf"},
+                                           Model{"models/gemma3/gemma3-f16.gguf"},
+                                           Model{"models/phi3/phi3-f16.gguf"}));
 
 }  // namespace
 }  // namespace efedllm

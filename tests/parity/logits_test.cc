@@ -29,6 +29,8 @@ class ParityTest : public ::testing::TestWithParam<Model> {
     model_ = std::make_unique<LoadedModel>(base + ".gguf", 2, "auto");
   }
 
+  bool IsGemma() const { return answers_["arch"].get<std::string>().rfind("gemma", 0) == 0; }
+
   // Gaps below this may flip the best token.
   double SafeGap(const json& noise) const {
     return GetParam().int8 ? 6 * noise["native_rms_vs_f64"].get<double>() : 0.05;
@@ -65,7 +67,7 @@ TEST_P(ParityTest, LastLogitsAreThoseOfFloat64) {
       EXPECT_LE(error.rms, 2 * noise["native_rms_vs_f64"].get<double>()) << c["id"];
       EXPECT_LE(error.max, 2.5 * noise["native_vs_f64"].get<double>()) << c["id"];
     } else {
-      EXPECT_LE(error.max, 1e-3) << c["id"];
+      EXPECT_LE(error.max, IsGemma() ? 2e-3 : 1e-3) << c["id"];
     }
   }
 }
@@ -114,7 +116,12 @@ INSTANTIATE_TEST_SUITE_P(
                       Model{"llama/llama-iq4_nl", true}, Model{"llama/llama-iq4_xs", true},
                       Model{"llama/llama-mxfp4", true}, Model{"llama-rope3/llama-rope3-f16", false},
                       Model{"llama-linear/llama-linear-f16", false},
-                      Model{"mistral-tied/mistral-tied-f16", false}));
+                      Model{"mistral-tied/mistral-tied-f16", false},
+                      Model{"llama-yarn/llama-yarn-f16", false},
+                      Model{"mixtral/mixtral-f16", false}, Model{"qwen2/qwen2-f16", false},
+                      Model{"qwen3/qwen3-f16", false}, Model{"qwen3moe/qwen3moe-f16", false},
+                      Model{"gemma2/gemma2-f16", false}, Model{"gemma3/gemma3-f16", false},
+                      Model{"phi3/phi3-f16", false}));
 
 class Stories260K : public ::testing::Test {
  protected:

@@ -39,7 +39,8 @@ Assignment SomeAssignment() {
   config.d_ffn = 172;
   config.vocab = 512;
   config.context = 512;
-  config.rope_dims = 8;
+  config.rope.dims = 8;
+  config.attention_scale = 0.25f;
   TensorSpec tensor;
   tensor.name = "blk.2.attn_q.weight";
   tensor.dtype = DType::kQ8_0;
@@ -136,6 +137,29 @@ TEST(ClusterWire, KeepsAnAssignment) {
   EXPECT_EQ(out->codec, CodecId::kF32);
 }
 
+TEST(ClusterWire, KeepsEveryFactOfAModel) {
+  Assignment in = SomeAssignment();
+  in.config.architecture = "qwen3moe";
+  in.config.experts = 8;
+  in.config.experts_used = 2;
+  in.config.attention_soft_cap = 50;
+  in.config.final_soft_cap = 30;
+  in.config.window = 512;
+  in.config.window_period = 6;
+  in.config.rope = {.dims = 6,
+                    .halves = true,
+                    .base = 1e6f,
+                    .scaling = RopeScaling::kYarn,
+                    .factor = 4,
+                    .original_context = 64,
+                    .beta_fast = 30,
+                    .beta_slow = 2,
+                    .magnitude = 1.1f};
+  const absl::StatusOr<Assignment> out = FromWire(ToWire(in));
+  ASSERT_TRUE(out.ok()) << out.status();
+  EXPECT_EQ(out->config, in.config);
+}
+
 TEST(ClusterWire, RefusesABadAssignment) {
   using M = v1::Assignment;
   ExpectRefused<Assignment, M>(
@@ -145,7 +169,14 @@ TEST(ClusterWire, RefusesABadAssignment) {
        {"first_layer", [](M& m) { m.set_first_layer(5); }},
        {"width", [](M& m) { m.mutable_model()->set_d_model(UINT32_MAX); }},
        {"head", [](M& m) { m.mutable_model()->set_heads(0); }},
-       {"rope base", [](M& m) { m.mutable_model()->set_rope_base(NAN); }},
+       {"rope base", [](M& m) { m.mutable_model()->mutable_rope()->set_base(NAN); }},
+       {"rope scaling", [](M& m) { m.mutable_model()->mutable_rope()->set_scaling(256); }},
+       {"rope scaling factor", [](M& m) { m.mutable_model()->mutable_rope()->set_factor(0); }},
+       {"attention scale", [](M& m) { m.mutable_model()->set_attention_scale(-INFINITY); }},
+       {"soft cap", [](M& m) { m.mutable_model()->set_final_soft_cap(NAN); }},
+       {"window", [](M& m) { m.mutable_model()->set_window(UINT32_MAX); }},
+       {"experts", [](M& m) { m.mutable_model()->set_architecture("qwen3moe"); }},
+       {"expert count", [](M& m) { m.mutable_model()->set_experts(UINT32_MAX); }},
        {"model.name", [](M& m) { m.mutable_model()->set_name(std::string(2000, 'x')); }},
        {"number of tensors", [](M& m) { m.clear_tensors(); }},
        {"number of tensors",
