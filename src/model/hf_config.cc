@@ -1,5 +1,6 @@
 #include "model/hf_config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -12,12 +13,13 @@
 #include "common/status_macros.h"
 #include "model/hf_json.h"
 #include "model/hf_rope.h"
-#include "model/model_config.h"
 
 namespace efedllm {
 namespace {
 
 using nlohmann::json;
+
+constexpr uint64_t kMaxHeads = 65536;  // also values of a head
 
 // Not constexpr: string_view's constructor from a literal isn't in every build of Abseil.
 const HfClass kClasses[] = {
@@ -124,7 +126,7 @@ class Writer {
 
   absl::Status Write(HfModel& facts) {
     RETURN_IF_ERROR(CheckFeatures());
-    RETURN_IF_ERROR(WriteSizes());
+    RETURN_IF_ERROR(WriteSizes(facts));
     RETURN_IF_ERROR(WriteAttention());
     RETURN_IF_ERROR(WriteExperts(facts));
     return WriteHfRope(config_, kind_, head_dim_, model_);
@@ -155,7 +157,7 @@ class Writer {
     return absl::OkStatus();
   }
 
-  absl::Status WriteSizes() {
+  absl::Status WriteSizes(HfModel& facts) {
     ASSIGN_OR_RETURN(layers_, JsonUint(config_, "num_hidden_layers"));
     ASSIGN_OR_RETURN(const uint64_t width, JsonUint(config_, "hidden_size"));
     ASSIGN_OR_RETURN(const uint64_t ffn, JsonUint(config_, "intermediate_size"));
@@ -172,6 +174,13 @@ class Writer {
         JsonUintOr(config_, "num_key_value_heads", kind_.kv_heads == 0 ? heads_ : kind_.kv_heads));
     ASSIGN_OR_RETURN(head_dim_, JsonUintOr(config_, "head_dim",
                                            kind_.head_dim == 0 ? width / heads_ : kind_.head_dim));
+    if (std::max({heads_, kv_heads, head_dim_}) > kMaxHeads) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          heads_, " heads, ", kv_heads, " for keys and values, of ", head_dim_, " values"));
+    }
+    facts.heads = heads_;
+    facts.kv_heads = kv_heads;
+    facts.head_dim = head_dim_;
     Set("block_count", layers_);
     Set("embedding_length", width);
     Set("feed_forward_length", ffn);
@@ -270,7 +279,6 @@ absl::StatusOr<HfModel> ReadHfConfig(const json& config, ModelContents& model) {
   const json& text = text_config == nullptr ? config : *text_config;
   if (!text.is_object()) return absl::InvalidArgumentError("\"text_config\" is not an object");
   model.Set("general.architecture", facts.kind->gguf_name);
-  if (facts.kind->gguf_permutes) model.Set(kRopeHalvesKey, true);
   ASSIGN_OR_RETURN(const bool outer_tied,
                    JsonBoolOr(config, "tie_word_embeddings", facts.kind->tied));
   ASSIGN_OR_RETURN(facts.tied, JsonBoolOr(text, "tie_word_embeddings", outer_tied));

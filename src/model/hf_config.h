@@ -17,7 +17,8 @@ struct HfClass {
   absl::string_view name;        // config.json's "architectures"
   absl::string_view model_type;  // config.json's "model_type", where "architectures" is missing
   absl::string_view gguf_name;   // general.architecture
-  // GGUF has the rows of Q and K in another order, for RoPE of neighbours.
+  // RoPE turns the two halves of a head; GGUF has the rows of Q and K in such an order that it
+  // turns neighbours.
   bool gguf_permutes = false;
   bool one_plus_norms = false;  // what is stored of a norm is its weight minus 1
   bool post_norms = false;      // "post_attention_layernorm" is what its name says
@@ -38,6 +39,9 @@ struct HfModel {
   const HfClass* kind = nullptr;
   bool tied = false;  // lm_head is the embedding
   uint64_t experts = 0;
+  uint64_t heads = 0;
+  uint64_t kv_heads = 0;
+  uint64_t head_dim = 0;
 };
 
 // Sets the metadata of general and of the architecture, and RoPE's factors as tensors.

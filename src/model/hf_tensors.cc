@@ -171,6 +171,9 @@ class Adder {
           absl::StrCat("tensor ", Printable(tensor.name), " is a single number"));
     }
     if (place->expert.has_value()) return AddExpert(tensor, dtype, *place);
+    if (facts_.kind->gguf_permutes && RowsToPermute(place->name) != 0) {
+      return AddPermuted(tensor, dtype, place->name);
+    }
     if (tensor.shape.size() == 1 || absl::EndsWith(place->name, "ffn_gate_inp.weight")) {
       std::vector<float> values = ToF32(tensor, dtype);
       if (facts_.kind->one_plus_norms && absl::EndsWith(place->name, "norm.weight")) {
@@ -205,6 +208,41 @@ class Adder {
     tensor.gguf_type = static_cast<uint32_t>(dtype);
     tensor.shape = std::move(shape);
     return tensor;
+  }
+
+  // Of a layer's Q or K, weight or bias. 0: it is another tensor.
+  uint64_t RowsToPermute(absl::string_view name) const {
+    if (absl::StrContains(name, ".attn_q.")) return facts_.heads * facts_.head_dim;
+    if (absl::StrContains(name, ".attn_k.")) return facts_.kv_heads * facts_.head_dim;
+    return 0;
+  }
+
+  // GGUF's row 2i + j of a head is row i of its half j.
+  absl::Status AddPermuted(const SafetensorsTensor& tensor, DType dtype, absl::string_view name) {
+    const uint64_t rows = RowsToPermute(name);
+    if (tensor.shape[0] != rows || facts_.head_dim % 2 != 0) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", Printable(tensor.name), " has ",
+                                                     tensor.shape[0], " rows; heads of ",
+                                                     facts_.head_dim, " values have ", rows));
+    }
+    std::vector<uint64_t> from(rows);
+    for (uint64_t row = 0; row < rows; ++row) {
+      const uint64_t in_head = row % facts_.head_dim;
+      from[row] = row - in_head + in_head % 2 * (facts_.head_dim / 2) + in_head / 2;
+    }
+    if (tensor.shape.size() == 1) {
+      const std::vector<float> values = ToF32(tensor, dtype);
+      std::vector<float> permuted;
+      for (const uint64_t row : from) permuted.push_back(values[row]);
+      model_.AddF32(name, ShapeOf(tensor), std::move(permuted));
+      return absl::OkStatus();
+    }
+    const uint64_t row_bytes = tensor.bytes.size() / rows;
+    ModelTensor& added = AddTensor(name, dtype, ShapeOf(tensor));
+    for (const uint64_t row : from) {
+      added.pieces.push_back(tensor.bytes.subspan(row * row_bytes, row_bytes));
+    }
+    return absl::OkStatus();
   }
 
   absl::Status AddExpert(const SafetensorsTensor& tensor, DType dtype, const Place& place) {

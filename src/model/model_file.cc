@@ -1,5 +1,6 @@
 #include "model/model_file.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -120,6 +121,13 @@ const MetadataValue* ModelFile::FindValue(absl::string_view key) const {
 
 void ModelFile::DropPages(const ModelTensor& tensor) const {
   DropPages(tensor.bytes);
+  if (tensor.pieces.empty()) return;
+  // Pieces that are shuffled rows of one place share pages, which go only together.
+  const auto [first, last] = std::minmax_element(
+      tensor.pieces.begin(), tensor.pieces.end(),
+      [](absl::Span<const uint8_t> a, absl::Span<const uint8_t> b) { return a.data() < b.data(); });
+  const auto extent = static_cast<uint64_t>(last->end() - first->begin());
+  if (extent == tensor.size_bytes()) return DropPages({first->data(), extent});
   for (const absl::Span<const uint8_t> piece : tensor.pieces) DropPages(piece);
 }
 

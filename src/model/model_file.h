@@ -38,13 +38,13 @@ struct ModelTensor {
   // Without any alignment. Empty where the type's block size is unknown to us, and for a tensor in
   // pieces.
   absl::Span<const uint8_t> bytes;
-  // Experts of a Hugging Face folder, which has a matrix for each: the same matrices, one after
-  // another, all of one size. Empty for any other tensor.
+  // Of a tensor that is scattered in a Hugging Face folder: its bytes in order, in pieces of one
+  // size. Experts have a matrix for each, and Q and K of llama another order of rows than GGUF.
   std::vector<absl::Span<const uint8_t>> pieces;
 
   uint64_t size_bytes() const;
   // The bytes [offset, offset + length), which must be in the tensor. Borrowed from the file where
-  // they lie in one piece (whole experts do), else copied into scratch.
+  // they lie in one piece, else copied into scratch.
   absl::Span<const uint8_t> Bytes(uint64_t offset, uint64_t length,
                                   std::vector<uint8_t>& scratch) const;
 };
