@@ -98,6 +98,38 @@ static inline void PrefetchBlock(const uint8_t* group, const GroupLayout& at, si
   if (b % BlocksPerD(f) == 0) ask(at.d + b / BlocksPerD(f) * DBytes(f), 1);
 }
 
+// Asks for what is read kBytes of codes after block b, in this group or the next.
+template <QuantFormat kFormat, size_t kBytes>
+static inline void PrefetchAhead(const uint8_t* group, size_t group_bytes, const GroupLayout& at,
+                                 size_t b, size_t blocks) {
+  const size_t ahead = b + kBytes / CodeBytesPerBlock(kFormat);
+  if (ahead < blocks) return PrefetchBlock<kFormat>(group, at, ahead);
+  PrefetchBlock<kFormat>(group + group_bytes, at, ahead - blocks);
+}
+
+// Where block b of a group begins in each part.
+struct BlockParts {
+  const uint8_t* codes;  // of 8 bits, or low nibbles
+  const uint8_t* pairs;
+  const uint8_t* bits;
+  const uint8_t* scales;
+  const uint8_t* upper_scales;
+  const uint8_t* d;
+};
+
+template <QuantFormat kFormat>
+static inline BlockParts PartsOf(const uint8_t* group, const GroupLayout& at, size_t b) {
+  constexpr QuantFormat f = kFormat;
+  return {
+      .codes = group + b * (f.bits == 8 ? 512 : 256),
+      .pairs = group + at.pairs + b * 128,
+      .bits = group + at.bits + b * 64,
+      .scales = group + at.scales + (ScaleBytes(f) == 16 ? b / 2 * 16 : b * (ScaleBytes(f) / 2)),
+      .upper_scales = group + at.upper_scales +
+                      (UpperScaleBytes(f) == 16 ? b / 4 * 16 : b / 2 * (UpperScaleBytes(f) / 2)),
+      .d = group + at.d + b / BlocksPerD(f) * DBytes(f)};
+}
+
 }  // namespace efedllm
 
 #endif  // EFEDLLM_LAYERS_KERNELS_GROUP_LAYOUT_H_

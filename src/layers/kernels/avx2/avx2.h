@@ -14,6 +14,7 @@ void MatmulF32(const MatmulArgs& a);
 void MatmulF16(const MatmulArgs& a);
 void MatmulBf16(const MatmulArgs& a);
 extern const QuantMatmuls kQuantMatmuls;
+extern const QuantMatmuls kPanelMatmuls;  // of more than one column
 void Quantize(const float* x, size_t blocks, QuantBlock* out);
 void RmsNorm(const float* x, const float* weight, size_t n, float epsilon, float* y);
 void Rope(float* x, size_t heads, size_t head_dim, size_t dims, const float* cos, const float* sin);
@@ -31,7 +32,7 @@ void Exp(const float* x, size_t n, float* y);
 // The first columns to read a group are bound by memory. Their arithmetic hides the loads behind it
 // from the CPU, so that weights are asked for this many bytes ahead (measured on Sapphire Rapids,
 // Q8_0: 79 % of the read bandwidth without, 95 % with).
-[[maybe_unused]] static constexpr size_t kPrefetchBytes = 4096;
+[[maybe_unused]] static constexpr size_t kPrefetchBytes = 8192;
 
 [[maybe_unused]] static inline __m256 ExpVector(__m256 x) {
   const __m256 round = _mm256_set1_ps(kRoundToInt);

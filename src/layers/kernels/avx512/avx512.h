@@ -13,10 +13,11 @@ void MatmulF32(const MatmulArgs& a);
 void MatmulF16(const MatmulArgs& a);
 void MatmulBf16(const MatmulArgs& a);
 extern const QuantMatmuls kQuantMatmuls;
+extern const QuantMatmuls kPanelMatmuls;  // of more than one column
 void Attend(const AttendArgs& a);
 
 // As in the AVX2 kernels: whoever reads weights first asks for them this many bytes ahead.
-[[maybe_unused]] static constexpr size_t kPrefetchBytes = 4096;
+[[maybe_unused]] static constexpr size_t kPrefetchBytes = 8192;
 
 // The first `rows` of 16 lanes, or all.
 [[maybe_unused]] static inline void StoreRows(float* y, size_t rows, __m512 v) {
