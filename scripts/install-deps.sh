@@ -2,7 +2,8 @@
 # Installs what the build and the tests need on Debian 12, with apt. Says nothing and is quick when all is there.
 #
 #   scripts/install-deps.sh           to build and to run
-#   scripts/install-deps.sh --tests   also Node.js and npm, unless there is a node, for the test with the openai client
+#   scripts/install-deps.sh --tests   also QEMU for the tests on an emulated ARM, and Node.js and npm, unless there is
+#                                     an npm, for the test with the openai client
 set -euo pipefail
 
 packages=(
@@ -17,7 +18,10 @@ packages=(
 )
 case "${1:-}" in
   '') ;;
-  --tests) command -v npm >/dev/null || packages+=(nodejs npm) ;;
+  --tests)
+    packages+=(qemu-user-static)
+    command -v npm >/dev/null || packages+=(nodejs npm)
+    ;;
   *) echo "usage: $0 [--tests]" >&2; exit 2 ;;
 esac
 
