@@ -1,5 +1,6 @@
 #include "model/hf_rope.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -118,7 +119,7 @@ class RopeWriter {
     return absl::OkStatus();
   }
 
-  // Of rope_freqs.weight, in the precision in which converters compute them.
+  // What rope_freqs.weight has in a GGUF.
   absl::Status WriteLlama3() {
     ASSIGN_OR_RETURN(const double factor, Factor());
     ASSIGN_OR_RETURN(const double low, JsonNumberOr(*scaling_, "low_freq_factor", 1));
@@ -129,23 +130,14 @@ class RopeWriter {
       return absl::InvalidArgumentError(
           "\"rope_scaling\" of type llama3 has no sane frequency factors");
     }
-    const float context = static_cast<float>(original);
-    const float low_wavelength = static_cast<float>(static_cast<double>(original) / low);
-    const float high_wavelength = static_cast<float>(static_cast<double>(original) / high);
+    const double context = static_cast<double>(original);
     std::vector<float> factors;
     for (uint64_t i = 0; i < dims_ / 2; ++i) {
-      const float exponent = static_cast<float>(2 * i) / static_cast<float>(dims_);
-      const float frequency = 1.0f / std::pow(base_, exponent);
-      const float wavelength = static_cast<float>(2 * 3.14159265358979323846) / frequency;
-      if (wavelength < high_wavelength) {
-        factors.push_back(1);
-      } else if (wavelength > low_wavelength) {
-        factors.push_back(static_cast<float>(factor));
-      } else {
-        const float smooth =
-            (context / wavelength - static_cast<float>(low)) / static_cast<float>(high - low);
-        factors.push_back(1 / ((1 - smooth) / static_cast<float>(factor) + smooth));
-      }
+      const double exponent = static_cast<double>(2 * i) / static_cast<double>(dims_);
+      const double wavelength = 2 * 3.14159265358979323846 * std::pow(double{base_}, exponent);
+      // 0: divided by the factor; 1: left alone.
+      const double smooth = std::clamp((context / wavelength - low) / (high - low), 0.0, 1.0);
+      factors.push_back(static_cast<float>(1 / ((1 - smooth) / factor + smooth)));
     }
     model_.AddF32("rope_freqs.weight", {factors.size()}, std::move(factors));
     return absl::OkStatus();
