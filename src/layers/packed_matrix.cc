@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "common/check.h"
 #include "layers/kernels/group_layout.h"
@@ -12,55 +13,72 @@ namespace {
 
 constexpr uint64_t kRows = kGroupRows;
 
-// All of these put src, a row of the matrix as GGUF has it, into place r of a zeroed group.
+// The rows of one group as GGUF has them, and where they go: a zeroed group. Whoever packs them
+// takes a block of all rows after the other, so that what it writes stays in the first-level cache.
+struct Group {
+  const uint8_t* rows;
+  size_t row_bytes;
+  size_t count;  // of rows
+  size_t cols;
+  uint8_t* packed;
+};
 
 template <size_t kBytes>
-void PackFloats(const uint8_t* src, size_t cols, size_t r, uint8_t* group) {
-  for (size_t k = 0; k < cols; ++k) {
-    std::memcpy(group + (k * kRows + r) * kBytes, src + k * kBytes, kBytes);
-  }
-}
-
-// The bits [at, at + bits) of 32 codes: of i below, of 16 + i above, in out[i].
-void Fold(const uint8_t* codes, int at, int bits, uint8_t* out) {
-  const int mask = (1 << bits) - 1;
-  for (size_t i = 0; i < 16; ++i) {
-    out[i] = static_cast<uint8_t>((codes[i] >> at & mask) | (codes[16 + i] >> at & mask) << bits);
-  }
-}
-
-// count quads of a row's block b, to [b][count][r].
-void PutQuads(const uint8_t* quads, size_t count, size_t b, size_t r, uint8_t* plane) {
-  for (size_t g = 0; g < count; ++g) {
-    std::memcpy(plane + ((b * count + g) * kRows + r) * 4, quads + g * 4, 4);
-  }
-}
-
-void PutCodes(const QuantFormat& f, const GroupLayout& at, const uint8_t* codes, size_t b, size_t r,
-              uint8_t* group) {
-  uint8_t fields[16], joined[8];
-  if (HasNibbles(f)) {
-    Fold(codes, 0, 4, fields);
-    PutQuads(fields, 4, b, r, group);
-  }
-  if (HasTwoBits(f)) {
-    Fold(codes, TwoBitsAt(f), 2, fields);
-    for (size_t i = 0; i < 8; ++i) {
-      const uint8_t* quad = fields + i / 4 * 8 + i % 4;
-      joined[i] = static_cast<uint8_t>(quad[0] | quad[4] << 4);
-    }
-    PutQuads(joined, 2, b, r, group + at.pairs);
-  }
-  if (HasOneBit(f)) {
-    for (size_t i = 0; i < 4; ++i) {
-      int bits = 0;
-      for (size_t g = 0; g < 4; ++g) {
-        bits |= (codes[4 * g + i] >> OneBitAt(f) & 1) << g;
-        bits |= (codes[16 + 4 * g + i] >> OneBitAt(f) & 1) << (4 + g);
+void PackFloats(const Group& group) {
+  constexpr size_t kValues = 32;
+  for (size_t first = 0; first < group.cols; first += kValues) {
+    const size_t last = std::min(first + kValues, group.cols);
+    for (size_t r = 0; r < group.count; ++r) {
+      const uint8_t* src = group.rows + r * group.row_bytes;
+      for (size_t k = first; k < last; ++k) {
+        std::memcpy(group.packed + (k * kRows + r) * kBytes, src + k * kBytes, kBytes);
       }
-      joined[i] = static_cast<uint8_t>(bits);
     }
-    PutQuads(joined, 1, b, r, group + at.bits);
+  }
+}
+
+// All of these put a block of one row into place r.
+
+template <class T>
+T Load(const uint8_t* p) {
+  T v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+// The bits [at, at + bits) of each byte of v.
+template <class T>
+T Bits(T v, int at, int bits) {
+  return v >> at & static_cast<T>(~T{0} / 255 * ((1u << bits) - 1));
+}
+
+// Quad g of a row's block b, to [b][count][r].
+void PutQuad(uint32_t quad, size_t count, size_t b, size_t g, size_t r, uint8_t* plane) {
+  std::memcpy(plane + ((b * count + g) * kRows + r) * 4, &quad, 4);
+}
+
+// Four codes at a time; quads 4 to 7 are the values above.
+template <QuantFormat kFormat>
+void PutCodes(const GroupLayout& at, const uint8_t* codes, size_t b, size_t r, uint8_t* group) {
+  constexpr QuantFormat f = kFormat;
+  uint32_t quads[8];
+  std::memcpy(quads, codes, sizeof quads);
+  const auto fold = [&](size_t g, int from, int bits) {
+    return Bits(quads[g], from, bits) | Bits(quads[g + 4], from, bits) << bits;
+  };
+  if constexpr (HasNibbles(f)) {
+    for (size_t g = 0; g < 4; ++g) PutQuad(fold(g, 0, 4), 4, b, g, r, group);
+  }
+  if constexpr (HasTwoBits(f)) {
+    for (size_t g = 0; g < 2; ++g) {
+      const uint32_t two = fold(2 * g, TwoBitsAt(f), 2) | fold(2 * g + 1, TwoBitsAt(f), 2) << 4;
+      PutQuad(two, 2, b, g, r, group + at.pairs);
+    }
+  }
+  if constexpr (HasOneBit(f)) {
+    uint32_t bits = 0;
+    for (size_t g = 0; g < 8; ++g) bits |= Bits(quads[g], OneBitAt(f), 1) << g;
+    PutQuad(bits, 1, b, 0, r, group + at.bits);
   }
 }
 
@@ -99,40 +117,56 @@ void PutScales(SubScales kind, const GroupLayout& at, const int8_t* scale, const
   }
 }
 
-void PackQuants(const QuantFormat& f, const uint8_t* src, size_t cols, size_t r, uint8_t* group) {
-  const size_t values = BlockValues(f.dtype), bytes = BlockBytes(f.dtype);
-  const size_t d_bytes = HasE8m0(f) ? 1 : 2;
-  const GroupLayout at = LayoutOf(f, cols / 32);
-  // Blocks of 32 whole bytes or nibbles already have them in quads, at their end.
-  const bool has_quads = f.scales == SubScales::kNone && f.bits % 4 == 0;
-  const size_t quads = static_cast<size_t>(f.bits);
-  UnpackedBlock block;
-  for (size_t i = 0; i < cols / values; ++i, src += bytes) {
-    if (has_quads) {
-      PutQuads(src + bytes - quads * 4, quads, i, r, group);
-    } else {
-      UnpackBlock(f, src, &block);
-      for (size_t j = 0; j < values / 32; ++j) {
-        const size_t b = i * (values / 32) + j;
-        PutCodes(f, at, block.codes + j * 32, b, r, group);
-        PutScales(f.scales, at, block.scales + j * 2, block.mins + j * 2, b, r, group);
-      }
+// Block i of a row, src, into place r.
+template <QuantFormat kFormat>
+void PackBlock(const GroupLayout& at, const uint8_t* src, size_t i, size_t r, uint8_t* group) {
+  constexpr QuantFormat f = kFormat;
+  constexpr size_t kDBytes = HasE8m0(f) ? 1 : 2;
+  // Blocks of 32 whole bytes or nibbles already have them in quads, behind d and m.
+  if constexpr (f.scales == SubScales::kNone && f.bits % 4 == 0) {
+    const uint8_t* quads = src + (HasM(f) ? 4 : kDBytes);
+    for (size_t g = 0; g < f.bits; ++g)
+      PutQuad(Load<uint32_t>(quads + 4 * g), f.bits, i, g, r, group);
+  } else {
+    UnpackedBlock block;
+    UnpackBlock(f, src, &block);
+    for (size_t j = 0; j < BlocksPerD(f); ++j) {
+      const size_t b = i * BlocksPerD(f) + j;
+      PutCodes<f>(at, block.codes + j * 32, b, r, group);
+      PutScales(f.scales, at, block.scales + j * 2, block.mins + j * 2, b, r, group);
     }
-    uint8_t* d = group + at.d + i * DBytes(f);
-    std::memcpy(d + r * d_bytes, src + f.d_offset, d_bytes);
-    if (HasM(f)) std::memcpy(d + (kRows + r) * 2, src + f.m_offset, 2);
+  }
+  uint8_t* d = group + at.d + i * DBytes(f);
+  std::memcpy(d + r * kDBytes, src + f.d_offset, kDBytes);
+  if (HasM(f)) std::memcpy(d + (kRows + r) * 2, src + f.m_offset, 2);
+}
+
+template <QuantFormat kFormat>
+void PackQuants(const Group& group) {
+  constexpr QuantFormat f = kFormat;
+  const GroupLayout at = LayoutOf(f, group.cols / 32);
+  const size_t bytes = BlockBytes(f.dtype);
+  for (size_t i = 0; i < group.cols / 32 / BlocksPerD(f); ++i) {
+    for (size_t r = 0; r < group.count; ++r) {
+      PackBlock<f>(at, group.rows + r * group.row_bytes + i * bytes, i, r, group.packed);
+    }
   }
 }
 
-void PackRow(DType dtype, const uint8_t* src, size_t cols, size_t r, uint8_t* group) {
+template <size_t... kIndex>
+void PackQuants(DType dtype, const Group& group, std::index_sequence<kIndex...>) {
+  ((kQuantFormats[kIndex].dtype == dtype ? PackQuants<kQuantFormats[kIndex]>(group) : void()), ...);
+}
+
+void PackGroup(DType dtype, const Group& group) {
   switch (dtype) {
     case DType::kF32:
-      return PackFloats<4>(src, cols, r, group);
+      return PackFloats<4>(group);
     case DType::kF16:
     case DType::kBF16:
-      return PackFloats<2>(src, cols, r, group);
+      return PackFloats<2>(group);
     default:
-      return PackQuants(QuantFormatOf(dtype), src, cols, r, group);
+      return PackQuants(dtype, group, std::make_index_sequence<kQuantFormatCount>());
   }
 }
 
@@ -148,11 +182,6 @@ uint64_t PackedMatrixBytes(DType dtype, uint64_t rows, uint64_t cols) {
   return (rows + kGroupRows - 1) / kGroupRows * PackedGroupBytes(dtype, cols);
 }
 
-PackedMatrix PackedMatrix::Slice(size_t first, size_t count) const {
-  CHECK(first % kGroupRows == 0 && first + count <= rows);
-  return {dtype, count, cols, data + first / kGroupRows * PackedGroupBytes(dtype, cols)};
-}
-
 void PackGroups(DType dtype, size_t rows, size_t cols, const uint8_t* gguf, uint8_t* packed,
                 size_t first_group, size_t last_group) {
   const uint64_t group_bytes = PackedGroupBytes(dtype, cols);
@@ -160,10 +189,11 @@ void PackGroups(DType dtype, size_t rows, size_t cols, const uint8_t* gguf, uint
   for (size_t g = first_group; g < last_group; ++g) {
     uint8_t* group = packed + g * group_bytes;
     std::memset(group, 0, group_bytes);
-    const size_t count = std::min(kGroupRows, rows - g * kGroupRows);
-    for (size_t r = 0; r < count; ++r) {
-      PackRow(dtype, gguf + (g * kGroupRows + r) * row_bytes, cols, r, group);
-    }
+    PackGroup(dtype, {.rows = gguf + g * kGroupRows * row_bytes,
+                      .row_bytes = row_bytes,
+                      .count = std::min(kGroupRows, rows - g * kGroupRows),
+                      .cols = cols,
+                      .packed = group});
   }
 }
 

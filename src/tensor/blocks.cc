@@ -39,8 +39,14 @@ void AddBits(const uint8_t* h, int at, uint8_t* codes) {
 // Q5_0's and Q5_1's fifth bits and nibbles.
 void UnpackFiveBits(const uint8_t* h, uint8_t* codes) {
   UnpackNibbles(h + 4, 16, codes);
-  for (size_t i = 0; i < 32; ++i) {
-    codes[i] |= static_cast<uint8_t>((h[i / 8] >> (i % 8) & 1) << 4);
+  for (size_t i = 0; i < 4; ++i) {
+    // Byte j of the word has bit j in its place; adding 127 carries it to bit 7, from there to 4.
+    const uint64_t apart = h[i] * 0x0101010101010101u & 0x8040201008040201u;
+    const uint64_t fifth = (apart + 0x7f7f7f7f7f7f7f7fu) >> 3 & 0x1010101010101010u;
+    uint64_t eight;
+    std::memcpy(&eight, codes + i * 8, 8);
+    eight |= fifth;
+    std::memcpy(codes + i * 8, &eight, 8);
   }
 }
 
