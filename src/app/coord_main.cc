@@ -1,42 +1,31 @@
 // efedllm-coord: serves one model over the workers that join.
-#include <google/protobuf/stubs/logging.h>
-#include <sys/types.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <ctime>
-#include <exception>
 #include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "app/coord_options.h"
+#include "app/daemon.h"
 #include "common/logging.h"
+#include "common/machine.h"
 #include "coordinator/coordinator.h"
 #include "net/address.h"
 #include "spdlog/spdlog.h"
-#include "worker/probe.h"
 
 namespace efedllm {
 namespace {
 
-constexpr int kUsageError = 2;
 constexpr absl::Duration kDrainTime = absl::Seconds(30);
-
-std::string Environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? std::string() : std::string(value);
-}
 
 CoordMachine ThisMachine() {
   CoordMachine machine;
-  machine.root = geteuid() == 0;
-  machine.xdg_state_home = Environment("XDG_STATE_HOME");
-  machine.home = Environment("HOME");
+  machine.user = ThisUser();
   machine.available_memory_bytes = AvailableMemoryBytes();
   machine.available_cpus = AvailableCpus();
   return machine;
@@ -51,8 +40,8 @@ std::string Reachable(const std::string& address, int port, const std::string& o
 
 // To stdout, which is for the operator's eyes; the log never sees the token.
 void PrintWelcome(const Coordinator& coordinator, const CoordinatorOptions& options) {
-  char name[256] = "localhost";
-  if (gethostname(name, sizeof name - 1) != 0) std::snprintf(name, sizeof name, "localhost");
+  const std::string host = HostName();
+  const std::string name = host.empty() ? "localhost" : host;
   const std::string http = Reachable(options.http, coordinator.http_port(), name);
   const std::string join = Reachable(options.listen, coordinator.listen_port(), name);
   std::string token = absl::StrCat("--token ", coordinator.join_token());
@@ -88,10 +77,7 @@ int Run(const CoordOptions& options, const sigset_t& signals) {
   const SystemClock clock;
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator =
       Coordinator::Start(options.coordinator, clock);
-  if (!coordinator.ok()) {
-    std::fprintf(stderr, "error: %s\n", std::string(coordinator.status().message()).c_str());
-    return 1;
-  }
+  if (!coordinator.ok()) return Fail(coordinator.status(), kRuntimeError);
   if (!IsLoopback(options.coordinator.http)) {
     spdlog::warn("the API on {} asks for no key: everybody who reaches it can use the model",
                  options.coordinator.http);
@@ -103,9 +89,7 @@ int Run(const CoordOptions& options, const sigset_t& signals) {
   spdlog::info("stopping: finishing what runs, for up to {} s; a second signal stops at once",
                absl::ToInt64Seconds(kDrainTime));
   sd_notify(0, "STOPPING=1\nSTATUS=draining");
-  std::signal(SIGTERM, [](int) { _exit(1); });
-  std::signal(SIGINT, [](int) { _exit(1); });
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  LetSignalsKill(signals);
   if (!(*coordinator)->Drain(kDrainTime)) spdlog::warn("some requests were cut off");
   coordinator->reset();
   spdlog::info("stopped");
@@ -120,43 +104,17 @@ int Main(int argc, char** argv) {
   app.set_version_flag("--version", EFEDLLM_VERSION);
   CoordFlags flags;
   AddCoordFlags(app, flags);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ConfigError& error) {
-    std::fprintf(stderr, "error: --config: %s; config/coordinator.toml shows all options\n",
-                 error.what());
-    return kUsageError;
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kUsageError;
+  if (const auto exit_code = ParseFlags(app, argc, argv, "config/coordinator.toml")) {
+    return *exit_code;
   }
   const absl::StatusOr<CoordOptions> options = CheckCoordFlags(flags, ThisMachine());
   const absl::Status status =
       options.ok() ? InitLogging(options->log_level, options->log_json) : options.status();
-  if (!status.ok()) {
-    std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
-    return kUsageError;
-  }
-  // What gRPC and protobuf log by themselves are errors that we report, or what a peer sent to fill
-  // our log.
-  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
-  google::protobuf::SetLogHandler(nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any other thread is made
-  return Run(*options, signals);
+  if (!status.ok()) return Fail(status, kUsageError);
+  return Run(*options, PrepareProcess());
 }
 
 }  // namespace
 }  // namespace efedllm
 
-int main(int argc, char** argv) {
-  try {
-    return efedllm::Main(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return efedllm::RunGuarded(efedllm::Main, argc, argv); }

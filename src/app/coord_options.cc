@@ -91,14 +91,6 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
   app.add_flag("--log-json", flags.log_json, "Log one JSON object per line");
 }
 
-absl::StatusOr<std::string> DefaultCoordStateDir(const CoordMachine& machine) {
-  constexpr char kBelow[] = "/efedllm/coordinator";
-  if (machine.root) return absl::StrCat("/var/lib", kBelow);
-  if (!machine.xdg_state_home.empty()) return absl::StrCat(machine.xdg_state_home, kBelow);
-  if (!machine.home.empty()) return absl::StrCat(machine.home, "/.local/state", kBelow);
-  return absl::InvalidArgumentError("there is no $HOME; say where state belongs with --state-dir");
-}
-
 absl::StatusOr<CoordOptions> CheckCoordFlags(const CoordFlags& flags, const CoordMachine& machine) {
   CoordOptions options;
   CoordinatorOptions& coordinator = options.coordinator;
@@ -121,7 +113,7 @@ absl::StatusOr<CoordOptions> CheckCoordFlags(const CoordFlags& flags, const Coor
   coordinator.rules.min_workers = static_cast<size_t>(flags.min_workers);
   coordinator.state_dir = flags.state_dir;
   if (flags.state_dir.empty()) {
-    ASSIGN_OR_RETURN(coordinator.state_dir, DefaultCoordStateDir(machine));
+    ASSIGN_OR_RETURN(coordinator.state_dir, DefaultStateDir(machine.user, kCoordinatorState));
   }
   options.log_level = flags.log_level;
   options.log_json = flags.log_json;

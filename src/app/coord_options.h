@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "app/daemon.h"
 #include "coordinator/coordinator.h"
 
 namespace efedllm {
@@ -32,9 +33,7 @@ struct CoordFlags {
 
 // What the defaults depend on.
 struct CoordMachine {
-  bool root = false;
-  std::string xdg_state_home;  // $XDG_STATE_HOME; empty: not set
-  std::string home;            // $HOME; empty: not set
+  DaemonUser user;
   uint64_t available_memory_bytes = 0;
   int available_cpus = 1;
 };
@@ -51,9 +50,8 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags);
 // InvalidArgument names the flag, and says what to do.
 absl::StatusOr<CoordOptions> CheckCoordFlags(const CoordFlags& flags, const CoordMachine& machine);
 
-// <state dir> where none is given: /var/lib/efedllm/coordinator for root, else below
-// $XDG_STATE_HOME or ~/.local/state. InvalidArgument: there is no home.
-absl::StatusOr<std::string> DefaultCoordStateDir(const CoordMachine& machine);
+// For DefaultStateDir.
+inline constexpr char kCoordinatorState[] = "coordinator";
 
 }  // namespace efedllm
 

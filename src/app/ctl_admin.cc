@@ -17,6 +17,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "app/coord_options.h"
+#include "app/daemon.h"
 #include "common/ids.h"
 #include "common/status_macros.h"
 #include "common/units.h"
@@ -37,19 +38,10 @@ struct AdminFlags {
 
 using Stub = v1::Admin::Stub;
 
-std::string Environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? std::string() : std::string(value);
-}
-
 absl::StatusOr<std::unique_ptr<Stub>> Connect(const AdminFlags& flags) {
   std::string state_dir = flags.state_dir;
   if (state_dir.empty()) {
-    CoordMachine machine;
-    machine.root = geteuid() == 0;
-    machine.xdg_state_home = Environment("XDG_STATE_HOME");
-    machine.home = Environment("HOME");
-    ASSIGN_OR_RETURN(state_dir, DefaultCoordStateDir(machine));
+    ASSIGN_OR_RETURN(state_dir, DefaultStateDir(ThisUser(), kCoordinatorState));
   }
   const std::string socket = AdminSocket(state_dir);
   if (access(socket.c_str(), R_OK | W_OK) != 0) {

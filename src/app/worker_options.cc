@@ -56,15 +56,6 @@ absl::Status CheckAdvertise(const std::string& advertise) {
       absl::StrCat("--advertise: \"", Printable(advertise), "\" is neither HOST nor HOST:PORT"));
 }
 
-absl::StatusOr<std::string> StateDir(const std::string& flag, const WorkerMachine& machine) {
-  constexpr char kBelow[] = "/efedllm/worker";
-  if (!flag.empty()) return flag;
-  if (machine.root) return absl::StrCat("/var/lib", kBelow);
-  if (!machine.xdg_state_home.empty()) return absl::StrCat(machine.xdg_state_home, kBelow);
-  if (!machine.home.empty()) return absl::StrCat(machine.home, "/.local/state", kBelow);
-  return absl::InvalidArgumentError("there is no $HOME; say where state belongs with --state-dir");
-}
-
 absl::StatusOr<std::string> NodeNameForPeople(const std::string& flag,
                                               const WorkerMachine& machine) {
   constexpr size_t kMaxBytes = 64;
@@ -142,7 +133,10 @@ absl::StatusOr<CheckedWorkerOptions> CheckWorkerFlags(const WorkerFlags& flags,
   }
   worker.memory_bytes = *memory;
   ASSIGN_OR_RETURN(worker.name, NodeNameForPeople(flags.name, machine));
-  ASSIGN_OR_RETURN(worker.state_dir, StateDir(flags.state_dir, machine));
+  worker.state_dir = flags.state_dir;
+  if (flags.state_dir.empty()) {
+    ASSIGN_OR_RETURN(worker.state_dir, DefaultStateDir(machine.user, "worker"));
+  }
   worker.kernels = flags.kernels;
   options.log_level = flags.log_level;
   options.log_json = flags.log_json;

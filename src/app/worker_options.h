@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "app/daemon.h"
 #include "worker/worker.h"
 
 namespace efedllm {
@@ -29,10 +30,8 @@ struct WorkerFlags {
 
 // What the defaults depend on.
 struct WorkerMachine {
-  bool root = false;
-  std::string xdg_state_home;  // $XDG_STATE_HOME; empty: not set
-  std::string home;            // $HOME; empty: not set
-  std::string token;           // $EFEDLLM_TOKEN; empty: not set
+  DaemonUser user;
+  std::string token;  // $EFEDLLM_TOKEN; empty: not set
   std::string host_name;
   int available_cpus = 1;
 };

@@ -1,23 +1,14 @@
 #include "worker/probe.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <functional>
 #include <memory>
-#include <optional>
-#include <string>
-#include <utility>
 #include <vector>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
+#include "common/machine.h"
 #include "layers/linear.h"
 #include "layers/packed_matrix.h"
 #include "tensor/matrix.h"
@@ -83,78 +74,7 @@ double MeasureMatmul(Compute& compute, DType dtype) {
   });
 }
 
-// A file of /proc or /sys, which has no size; empty: it is not there.
-std::string ReadKernelFile(const char* path) {
-  std::ifstream file(path);
-  std::string text(64 << 10, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(file.gcount()));
-  return text;
-}
-
-// nullopt: no such file or no number ("max").
-std::optional<uint64_t> ReadNumber(const char* path) {
-  uint64_t number = 0;
-  if (!absl::SimpleAtoi(absl::StripAsciiWhitespace(ReadKernelFile(path)), &number)) {
-    return std::nullopt;
-  }
-  return number;
-}
-
-// What the cgroup (v2, then v1) leaves, its caches counted as free.
-std::optional<uint64_t> CgroupMemoryLeft() {
-  for (const auto& [limit_path, usage_path] :
-       {std::pair<const char*, const char*>{"/sys/fs/cgroup/memory.max",
-                                            "/sys/fs/cgroup/memory.current"},
-        {"/sys/fs/cgroup/memory/memory.limit_in_bytes",
-         "/sys/fs/cgroup/memory/memory.usage_in_bytes"}}) {
-    const std::optional<uint64_t> limit = ReadNumber(limit_path);
-    if (!limit) continue;
-    const uint64_t used = ReadNumber(usage_path).value_or(0);
-    // Usage counts the page cache, which gives way; half of it is a careful guess.
-    return *limit > used / 2 ? *limit - used / 2 : 0;
-  }
-  return std::nullopt;
-}
-
 }  // namespace
-
-uint64_t ParseMemAvailable(absl::string_view meminfo) {
-  for (absl::string_view line : absl::StrSplit(meminfo, '\n')) {
-    if (!absl::ConsumePrefix(&line, "MemAvailable:")) continue;
-    absl::ConsumeSuffix(&line, "kB");
-    uint64_t kib = 0;
-    return absl::SimpleAtoi(absl::StripAsciiWhitespace(line), &kib) ? kib << 10 : 0;
-  }
-  return 0;
-}
-
-int ParseCpuMax(absl::string_view cpu_max) {
-  const std::vector<absl::string_view> parts =
-      absl::StrSplit(absl::StripAsciiWhitespace(cpu_max), ' ');
-  uint32_t quota = 0;
-  uint32_t period = 0;
-  if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &quota) ||
-      !absl::SimpleAtoi(parts[1], &period) || period == 0) {
-    return 0;
-  }
-  return static_cast<int>((quota + period - 1) / period);
-}
-
-uint64_t AvailableMemoryBytes() {
-  const uint64_t machine = ParseMemAvailable(ReadKernelFile("/proc/meminfo"));
-  const std::optional<uint64_t> cgroup = CgroupMemoryLeft();
-  return cgroup ? std::min(machine, *cgroup) : machine;
-}
-
-int AvailableCpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  int cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-  const int quota = ParseCpuMax(ReadKernelFile("/sys/fs/cgroup/cpu.max"));
-  if (quota > 0) cpus = std::min(cpus, quota);
-  return std::max(cpus, 1);
-}
 
 NodeProfile MeasureNode(Compute& compute, uint64_t memory_bytes) {
   NodeProfile profile;

@@ -16,7 +16,7 @@ CoordFlags Flags() {
 
 CoordMachine Machine() {
   CoordMachine machine;
-  machine.home = "/home/ann";
+  machine.user.home = "/home/ann";
   machine.available_memory_bytes = 1000;
   machine.available_cpus = 4;
   return machine;
@@ -40,11 +40,11 @@ TEST(CoordOptions, HasUsefulDefaults) {
 
 TEST(CoordOptions, FindsItsStateDirByUserAndEnvironment) {
   CoordMachine machine = Machine();
-  machine.xdg_state_home = "/x";
-  EXPECT_EQ(DefaultCoordStateDir(machine).value(), "/x/efedllm/coordinator");
-  machine.root = true;
-  EXPECT_EQ(DefaultCoordStateDir(machine).value(), "/var/lib/efedllm/coordinator");
-  EXPECT_FALSE(DefaultCoordStateDir(CoordMachine()).ok());
+  machine.user.xdg_state_home = "/x";
+  EXPECT_EQ(DefaultStateDir(machine.user, kCoordinatorState).value(), "/x/efedllm/coordinator");
+  machine.user.root = true;
+  EXPECT_EQ(DefaultStateDir(machine.user, kCoordinatorState).value(), "/var/lib/efedllm/coordinator");
+  EXPECT_FALSE(DefaultStateDir(DaemonUser(), kCoordinatorState).ok());
 }
 
 TEST(CoordOptions, AllowsInsecureOnLoopbackAlone) {

@@ -23,7 +23,7 @@ WorkerFlags Flags() {
 
 WorkerMachine Machine() {
   WorkerMachine machine;
-  machine.home = "/home/ann";
+  machine.user.home = "/home/ann";
   machine.host_name = "desk-7";
   machine.available_cpus = 6;
   return machine;
@@ -49,9 +49,9 @@ TEST(WorkerOptions, DefaultsComeFromTheMachine) {
 
 TEST(WorkerOptions, StateLiesWhereSystemsKeepIt) {
   WorkerMachine machine = Machine();
-  machine.xdg_state_home = "/x";
+  machine.user.xdg_state_home = "/x";
   EXPECT_EQ(CheckWorkerFlags(Flags(), machine)->worker.state_dir, "/x/efedllm/worker");
-  machine.root = true;
+  machine.user.root = true;
   EXPECT_EQ(CheckWorkerFlags(Flags(), machine)->worker.state_dir, "/var/lib/efedllm/worker");
   machine = WorkerMachine();
   EXPECT_THAT(std::string(CheckWorkerFlags(Flags(), machine).status().message()),
