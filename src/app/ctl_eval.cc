@@ -14,10 +14,10 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
+#include "app/ctl_eval_parts.h"
+#include "app/local_run.h"
 #include "common/status_macros.h"
-#include "layers/compute.h"
 #include "model/local_model.h"
-#include "model/model_file.h"
 
 namespace efedllm {
 namespace {
@@ -25,12 +25,9 @@ namespace {
 constexpr size_t kTableRows = 10;
 
 struct EvalFlags {
-  std::string model;
+  LocalFlags local;
   std::vector<int32_t> tokens;
-  int threads = 0;
-  std::string kernels = "auto";
   uint32_t chunk = 0;
-  bool json = false;
 };
 
 struct Evaluation {
@@ -39,16 +36,13 @@ struct Evaluation {
 };
 
 absl::StatusOr<Evaluation> Evaluate(const EvalFlags& flags) {
-  ASSIGN_OR_RETURN(const ModelFile file, ModelFile::Open(flags.model));
-  ASSIGN_OR_RETURN(Compute compute, Compute::Create(flags.threads, flags.kernels));
   LocalModelOptions options;
   options.kv_tokens = flags.tokens.size();
-  ASSIGN_OR_RETURN(const std::unique_ptr<LocalModel> model,
-                   LocalModel::Create(file, options, compute));
+  ASSIGN_OR_RETURN(const std::unique_ptr<LocalRun> run, OpenLocal(flags.local, options));
   Evaluation evaluation;
   bool finite = true;
   RETURN_IF_ERROR(
-      model->Evaluate(flags.tokens, flags.chunk, [&](size_t, absl::Span<const float> logits) {
+      run->model->Evaluate(flags.tokens, flags.chunk, [&](size_t, absl::Span<const float> logits) {
         for (const float logit : logits) finite = finite && std::isfinite(logit);
         evaluation.argmax.push_back(ArgMax(logits));
         if (evaluation.argmax.size() == flags.tokens.size()) {
@@ -56,8 +50,9 @@ absl::StatusOr<Evaluation> Evaluate(const EvalFlags& flags) {
         }
       }));
   if (!finite) {
-    return absl::DataLossError(absl::StrCat(
-        flags.model, ": the logits are not finite: the weights are damaged, download them again"));
+    return absl::DataLossError(
+        absl::StrCat(flags.local.model,
+                     ": the logits are not finite: the weights are damaged, download them again"));
   }
   return evaluation;
 }
@@ -81,7 +76,7 @@ void PrintTable(const std::vector<float>& logits) {
 
 absl::Status RunLogits(const EvalFlags& flags) {
   ASSIGN_OR_RETURN(const Evaluation evaluation, Evaluate(flags));
-  if (flags.json) {
+  if (flags.local.json) {
     // A float as double prints with all the digits that it needs to be read back exactly.
     const nlohmann::json answer = {{"logits", evaluation.last_logits},
                                    {"argmax", evaluation.argmax}};
@@ -92,20 +87,16 @@ absl::Status RunLogits(const EvalFlags& flags) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-void AddEvalCommand(CLI::App& root, int& exit_code) {
-  CLI::App* eval = root.add_subcommand("eval", "Run a model on this machine, without a cluster");
-  eval->require_subcommand(1);
+void AddLogitsCommand(CLI::App& eval, int& exit_code) {
   auto flags = std::make_shared<EvalFlags>();
-  CLI::App* command = eval->add_subcommand(
+  CLI::App* command = eval.add_subcommand(
       "logits",
       "Feed tokens to a model and show what it expects next: the same bits for any number of\n"
       "threads, any chunk and any kernels, and the same that a cluster computes");
   command->footer(
       "Example: efedllm-ctl eval logits --model models/seedling/seedling-q8_0.gguf "
       "--tokens 1,259,512");
-  command->add_option("--model", flags->model, "GGUF file")->required();
+  AddModelFlags(*command, flags->local, "f32");
   command
       ->add_option("--tokens", flags->tokens,
                    "Token ids with commas between them (efedllm-ctl tokenize makes them)")
@@ -113,19 +104,25 @@ void AddEvalCommand(CLI::App& root, int& exit_code) {
       ->check(CLI::Validator(
           [](std::string& id) { return id.empty() ? "a token id is empty" : ""; }, "", "nonempty"))
       ->delimiter(',');
-  command->add_option("--threads", flags->threads, "Threads that compute; 0: only the main one")
-      ->capture_default_str();
-  command->add_option("--kernels", flags->kernels, "auto, scalar or avx2")->capture_default_str();
   command->add_option("--chunk", flags->chunk, "Tokens in one step; 0: as many as fit")
       ->capture_default_str();
-  command->add_flag("--json", flags->json,
-                    "Print {\"logits\": [of the last position], \"argmax\": [of each position]}");
-  command->callback([flags, &exit_code] {
-    const absl::Status status = RunLogits(*flags);
-    if (status.ok()) return;
-    std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
-    exit_code = 1;
-  });
+  AddThreadsFlag(*command, flags->local);
+  AddJsonFlag(*command, flags->local,
+              "{\"logits\": [of the last position], \"argmax\": [of each position]}");
+  OnCommand(*command, exit_code, [flags] { return RunLogits(*flags); });
+}
+
+}  // namespace
+
+void AddEvalCommand(CLI::App& root, int& exit_code) {
+  CLI::App* eval = root.add_subcommand(
+      "eval",
+      "Judge a model on this machine, without a cluster: what it expects and what it knows");
+  eval->require_subcommand(1);
+  AddLogitsCommand(*eval, exit_code);
+  AddPerplexityCommand(*eval, exit_code);
+  AddKlCommand(*eval, exit_code);
+  AddTasksCommand(*eval, exit_code);
 }
 
 }  // namespace efedllm

@@ -4,7 +4,9 @@
 #include <exception>
 
 #include "app/ctl_admin.h"
+#include "app/ctl_bench.h"
 #include "app/ctl_eval.h"
+#include "app/ctl_model.h"
 #include "app/ctl_tokenize.h"
 #include "common/logging.h"
 
@@ -26,7 +28,9 @@ int Main(int argc, char** argv) {
   int exit_code = 0;
   efedllm::AddStatusCommand(app, exit_code);
   efedllm::AddTokenCommand(app, exit_code);
+  efedllm::AddBenchCommand(app, exit_code);
   efedllm::AddEvalCommand(app, exit_code);
+  efedllm::AddModelCommand(app, exit_code);
   efedllm::AddTokenizeCommand(app, exit_code);
   try {
     app.parse(argc, argv);

@@ -9,18 +9,14 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
-#include "common/file.h"
+#include "app/text_input.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
-#include "common/units.h"
 #include "model/model_file.h"
 #include "text/tokenizer.h"
 
 namespace efedllm {
 namespace {
-
-constexpr size_t kMaxTextBytes = size_t{64} << 20;
 
 struct TokenizeFlags {
   std::string model;
@@ -29,20 +25,6 @@ struct TokenizeFlags {
   bool parse_special = false;
   bool json = false;
 };
-
-absl::StatusOr<std::string> ReadStdin() {
-  std::string text;
-  char buffer[1 << 16];
-  for (size_t n = 0; (n = std::fread(buffer, 1, sizeof buffer, stdin)) > 0;) {
-    text.append(buffer, n);
-    if (text.size() > kMaxTextBytes) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("the text is larger than ", FormatBytes(kMaxTextBytes)));
-    }
-  }
-  if (std::ferror(stdin)) return absl::UnavailableError("cannot read standard input");
-  return text;
-}
 
 void Print(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens, bool json) {
   if (json) {
@@ -59,8 +41,7 @@ void Print(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens, bool 
 absl::Status RunTokenize(const TokenizeFlags& flags) {
   ASSIGN_OR_RETURN(const ModelFile file, ModelFile::Open(flags.model));
   ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::Create(file));
-  ASSIGN_OR_RETURN(const std::string text,
-                   flags.text_file == "-" ? ReadStdin() : ReadFile(flags.text_file, kMaxTextBytes));
+  ASSIGN_OR_RETURN(const std::string text, ReadText(flags.text_file));
   TokenizeOptions options;
   options.add_special = !flags.no_bos;
   options.parse_special = flags.parse_special;

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "cluster/kv_rule.h"
 #include "common/check.h"
 #include "common/status_macros.h"
 
@@ -20,7 +21,7 @@ StageOptions OptionsOf(const ModelConfig& config, const LocalModelOptions& optio
   stage.config = config;
   stage.layers = layers;
   stage.kv_tokens = options.kv_tokens;
-  stage.kv_type = options.kv_type;
+  stage.kv_type = *options.kv_type;
   stage.limits.max_tokens = options.max_tokens;
   stage.limits.max_spans = options.max_sequences;
   stage.limits.max_position = options.context;
@@ -46,6 +47,8 @@ absl::StatusOr<std::unique_ptr<LocalModel>> LocalModel::Create(const ModelFile& 
   ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigFromFile(file));
   LocalModelOptions complete = options;
   if (complete.stages.empty()) complete.stages = {{0, config.layers}};
+  if (!complete.kv_type.has_value()) complete.kv_type = AutoKvType(config);
+  RETURN_IF_ERROR(CheckKvType(config, *complete.kv_type));
   if (complete.context == 0) {
     complete.context = complete.most_context == 0 ? config.context
                                                   : std::min(config.context, complete.most_context);

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -30,7 +31,7 @@ struct LocalModelOptions {
   uint32_t max_sequences = 64;     // in one step
   uint32_t context = 0;            // positions that a sequence may have; 0: the model's,
   uint32_t most_context = 0;       // but at most these; 0: no bound
-  KvType kv_type = KvType::kF32;
+  std::optional<KvType> kv_type = KvType::kF32;  // nullopt: what AutoKvType says
 };
 
 // One call at a time.

@@ -13,7 +13,7 @@ class LocalPipelineTest : public testing::Test {
     LocalPipelineOptions options;
     options.kv_tokens = kv_tokens;
     auto pipeline =
-        LocalPipeline::Create(Seedling().config, Seedling().file, nullptr, options, compute);
+        LocalPipeline::Create(Seedling().config, Seedling().file, options, compute);
     EXPECT_TRUE(pipeline.ok()) << pipeline.status();
     return *std::move(pipeline);
   }

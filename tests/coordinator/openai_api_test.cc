@@ -21,7 +21,7 @@ class OpenAiApiTest : public testing::Test {
     LocalPipelineOptions options;
     options.kv_tokens = 8192;
     pipeline_ =
-        *LocalPipeline::Create(Seedling().config, Seedling().file, nullptr, options, compute_);
+        *LocalPipeline::Create(Seedling().config, Seedling().file, options, compute_);
     scheduler_ =
         std::make_unique<Scheduler>(clock_, Seedling(), *pipeline_, SchedulerOptions{}, registry_);
     api_ = std::make_unique<OpenAiApi>(clock_, Seedling(), *scheduler_, registry_);

@@ -12,7 +12,7 @@ namespace efedllm {
 ServedModel& Seedling() {
   static Compute& compute = *new Compute(*Compute::Create(1, "auto"));
   static ServedModel& model =
-      *ServedModel::Load(EFEDLLM_SOURCE_DIR "/models/seedling/seedling-q8_0.gguf", nullptr, compute)
+      *ServedModel::Load(EFEDLLM_SOURCE_DIR "/models/seedling/seedling-q8_0.gguf", compute)
            ->release();
   return model;
 }

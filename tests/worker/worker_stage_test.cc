@@ -141,7 +141,7 @@ TEST_F(WorkerStageTest, RunsStepsAsTheExecutorDoesBitForBit) {
   const Assignment assignment = coordinator_.MakeAssignment(Epoch{1}, {0, 2});
   const ModelFile file = *ModelFile::Parse(BytesOf(TinyModel()));
   Compute compute = *Compute::Create(0, "scalar");
-  const auto tensors = *LoadStageTensors(assignment.config, file, {0, 2}, nullptr);
+  const auto tensors = *LoadStageTensors(assignment.config, file, {0, 2});
   const auto reference = *StageExecutor::Create({.config = assignment.config,
                                                  .layers = {0, 2},
                                                  .kv_tokens = 512,

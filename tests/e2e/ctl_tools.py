@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""efedllm-ctl's tools that need no cluster, on the bundled model: what they print, and how they end.
+
+  tests/e2e/ctl_tools.py EFEDLLM_CTL
+"""
+import json
+import math
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+
+SEEDLING = pathlib.Path(__file__).resolve().parents[2] / "models" / "seedling"
+Q8_0 = str(SEEDLING / "seedling-q8_0.gguf")
+F16 = str(SEEDLING / "seedling-f16.gguf")
+
+
+def run(*arguments, exit_code=0):
+    done = subprocess.run([sys.argv[1], *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == exit_code, (arguments, done.returncode, done.stderr)
+    return done
+
+
+def answer(*arguments):
+    """The one JSON document on stdout."""
+    return json.loads(run(*arguments, "--json").stdout)
+
+
+def bench():
+    results = answer("bench", "local", "--model", Q8_0, "-p", "64,128", "-n", "8", "-b", "1,8", "-t", "1,2", "-r", "2",
+                     "-d", "0,32")
+    names = [(result["test"], result["threads"]) for result in results]
+    tests = ["pp64", "pp128", "tg8", "tg8@8"]
+    assert names == [(test + depth, threads) for threads in (1, 2) for depth in ("", "@d32") for test in tests], names
+    for result in results:
+        assert set(result) == {"test", "threads", "median", "samples"}
+        assert len(result["samples"]) == 2 and min(result["samples"]) > 0
+        assert math.isclose(result["median"], sum(result["samples"]) / 2)
+    table = run("bench", "local", "--model", Q8_0, "-p", "0", "-n", "4", "-t", "1", "-r", "1").stdout
+    assert "llama" in table and "tg4" in table and "pp" not in table, table
+    run("bench", "local", "--model", Q8_0, "-p", "0", "-n", "0", exit_code=1)
+    run("bench", "local", "--model", Q8_0, "-t", "0", exit_code=2)
+
+
+def logits():
+    one = answer("eval", "logits", "--model", Q8_0, "--tokens", "1,259,512", "--threads", "1", "--kernels", "scalar")
+    assert one == answer("eval", "logits", "--model", Q8_0, "--tokens", "1,259,512", "--chunk", "1")
+    assert len(one["logits"]) == 1024 and len(one["argmax"]) == 3
+    run("eval", "logits", "--model", Q8_0, "--tokens", "1", "--kv-type", "f64", exit_code=1)
+
+
+def perplexity_and_kl(folder):
+    text = folder / "text"
+    text.write_text("Once upon a time there was a shy owl named Milo. 27 + 48 = 75.\n" * 40)
+    saved = folder / "logits"
+    exact = answer("eval", "perplexity", "--model", F16, "--text", str(text), "--save-logits", str(saved))
+    assert exact["windows"] == 2 and 1 < exact["perplexity"] < 100, exact
+    by_file = answer("eval", "kl", "--model", Q8_0, "--text", str(text), "--reference", str(saved))
+    by_model = answer("eval", "kl", "--model", Q8_0, "--text", str(text), "--reference", F16)
+    assert by_file == by_model
+    assert 0 < by_file["mean_kl"] < 0.01 and by_file["max_kl"] >= by_file["mean_kl"]
+    assert by_file["reference_perplexity"] == exact["perplexity"]
+    assert by_file["top1_agreement"] > 0.95
+    same = answer("eval", "kl", "--model", F16, "--text", str(text), "--reference", str(saved))
+    assert same["max_kl"] == 0 and same["perplexity"] == exact["perplexity"]
+
+    other = folder / "other"
+    other.write_text("Another text.")
+    assert "another text" in run("eval", "kl", "--model", F16, "--text", str(other), "--reference", str(saved),
+                                 exit_code=1).stderr
+    saved.write_bytes(saved.read_bytes()[:-1])
+    run("eval", "kl", "--model", F16, "--text", str(text), "--reference", str(saved), exit_code=1)
+    other.write_text("")
+    run("eval", "perplexity", "--model", F16, "--text", str(other), exit_code=1)
+
+
+def tasks():
+    scores = answer("eval", "tasks", "--model", Q8_0)
+    assert scores["total"] == 330 and scores["accuracy"] >= 0.98, scores
+    assert scores["correct"] == sum(task["correct"] for task in scores["by_task"].values())
+    assert scores["by_task"]["add"] == {"correct": 40, "total": 40, "accuracy": 1.0}
+
+
+def inspect(folder):
+    report = answer("model", "inspect", "--model", Q8_0)
+    assert report["supported"] and report["quantization"] == "Q8_0" and report["config"]["layers"] == 8
+    assert report["kv_bytes_per_token"] == {"f32": 8192, "f16": 4096, "q8_0": 2176}
+    assert "chatml" in run("model", "inspect", "--model", Q8_0, "--tensors").stdout
+    assert "im_start" in run("model", "inspect", "--model", Q8_0, "--template").stdout
+
+    def text(value):
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    mamba = folder / "mamba.gguf"
+    mamba.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("general.architecture") + struct.pack("<I", 8) +
+                      text("mamba"))
+    report = answer("model", "inspect", "--model", str(mamba))
+    assert not report["supported"] and "mamba" in report["problems"][0], report
+    assert "mamba" in run("model", "inspect", "--model", str(mamba)).stdout
+    assert "mamba" in run("eval", "logits", "--model", str(mamba), "--tokens", "1", exit_code=1).stderr
+    mamba.write_bytes(b"no model")
+    run("model", "inspect", "--model", str(mamba), exit_code=1)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        bench()
+        logits()
+        perplexity_and_kl(folder)
+        tasks()
+        inspect(folder)
+    print("all tools work")
+
+
+if __name__ == "__main__":
+    main()
