@@ -81,7 +81,8 @@ float MaxOf(__m256 v) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-// Query q's scores to weights: 0 where it sees nothing.
+// Query q's scores to weights: 0 where it sees nothing. kAll: it sees the whole page.
+template <bool kAll>
 void Weigh(float soft_cap, int q, Batch* batch) {
   float* p = batch->p[q];
   AttendRunning& running = batch->running[q];
@@ -89,21 +90,23 @@ void Weigh(float soft_cap, int q, Batch* batch) {
   if (soft_cap != 0) SoftCap(p, kKvPage, soft_cap);
   __m256 max8 = _mm256_set1_ps(running.max);
   for (int j = 0; j < kVectors; ++j) {
-    max8 = _mm256_max_ps(
-        max8, _mm256_blendv_ps(max8, _mm256_load_ps(p + 8 * j), SeenMask(begin, end, j)));
+    __m256 s = _mm256_load_ps(p + 8 * j);
+    if (!kAll) s = _mm256_blendv_ps(max8, s, SeenMask(begin, end, j));
+    max8 = _mm256_max_ps(max8, s);
   }
   const float max = MaxOf(max8);
   __m256 partial = _mm256_setzero_ps();
   for (int j = 0; j < kVectors; ++j) {
-    const __m256 e = ExpVector(_mm256_sub_ps(_mm256_load_ps(p + 8 * j), _mm256_set1_ps(max)));
-    const __m256 weight = _mm256_and_ps(e, SeenMask(begin, end, j));
+    __m256 weight = ExpVector(_mm256_sub_ps(_mm256_load_ps(p + 8 * j), _mm256_set1_ps(max)));
+    if (!kAll) weight = _mm256_and_ps(weight, SeenMask(begin, end, j));
     _mm256_store_ps(p + 8 * j, weight);
     partial = _mm256_add_ps(partial, weight);
   }
-  // Also right where nothing has been seen yet, and the maxima are -inf.
-  const bool same = max == running.max;
-  const __m256 factor = ExpVector(_mm256_set1_ps(same ? 0.0f : running.max - max));
-  batch->correction[q] = _mm256_cvtss_f32(factor);
+  batch->correction[q] = 1;  // e^0, also where nothing has been seen yet and the maxima are -inf
+  if (max != running.max) {
+    const __m256 factor = ExpVector(_mm256_set1_ps(running.max - max));
+    batch->correction[q] = _mm256_cvtss_f32(factor);
+  }
   running.sum = __builtin_fmaf(running.sum, batch->correction[q], Tree(partial));
   running.max = max;
 }
@@ -165,7 +168,10 @@ template <KvType kType, int kQueries>
 void Page(const AttendArgs& a, const uint8_t* page, ptrdiff_t ahead, Batch* batch) {
   constexpr int kWide = kQueries == 1 ? 8 : kQueries == 2 ? 4 : 2;
   Scores<kType, kQueries, kWide>(a, page + a.k_offset, ahead, batch);
-  for (int q = 0; q < kQueries; ++q) Weigh(a.soft_cap, q, batch);
+  for (int q = 0; q < kQueries; ++q) {
+    const bool all = batch->begin[q] == 0 && batch->end[q] == kKvPage;
+    all ? Weigh<true>(a.soft_cap, q, batch) : Weigh<false>(a.soft_cap, q, batch);
+  }
   const uint8_t* values = page + a.v_offset;
   const size_t n = a.head_dim;
   size_t d = 0;

@@ -72,36 +72,38 @@ void Scores(const AttendArgs& a, const uint8_t* keys, ptrdiff_t ahead, Batch* ba
   }
 }
 
-// The lanes of vector j that stand for positions [begin, end).
-__mmask16 SeenMask(uint32_t begin, uint32_t end, int j) {
+// The bits of positions [begin, end).
+uint64_t SeenMask(uint32_t begin, uint32_t end) {
   const uint64_t up_to = end >= kKvPage ? ~uint64_t{0} : (uint64_t{1} << end) - 1;
-  const uint64_t before = begin >= kKvPage ? ~uint64_t{0} : (uint64_t{1} << begin) - 1;
-  return static_cast<__mmask16>((up_to & ~before) >> (16 * j));
+  return begin >= kKvPage ? 0 : up_to >> begin << begin;
 }
 
 // Query q's scores to weights: 0 where it sees nothing.
 void Weigh(float soft_cap, int q, Batch* batch) {
   float* p = batch->p[q];
   AttendRunning& running = batch->running[q];
-  const uint32_t begin = batch->begin[q], end = batch->end[q];
+  const uint64_t seen = SeenMask(batch->begin[q], batch->end[q]);
   if (soft_cap != 0) avx2::SoftCap(p, kKvPage, soft_cap);
   __m512 max16 = _mm512_set1_ps(running.max);
   for (int j = 0; j < kVectors; ++j) {
-    max16 = _mm512_mask_max_ps(max16, SeenMask(begin, end, j), max16, _mm512_load_ps(p + 16 * j));
+    const auto mask = static_cast<__mmask16>(seen >> (16 * j));
+    max16 = _mm512_mask_max_ps(max16, mask, max16, _mm512_load_ps(p + 16 * j));
   }
   const float max = _mm512_reduce_max_ps(max16);
   __m256 partial = _mm256_setzero_ps();
   for (int j = 0; j < kVectors; ++j) {
+    const auto mask = static_cast<__mmask16>(seen >> (16 * j));
     const __m512 x = _mm512_sub_ps(_mm512_load_ps(p + 16 * j), _mm512_set1_ps(max));
-    const __m512 weight = _mm512_maskz_mov_ps(SeenMask(begin, end, j), ExpVector(x));
+    const __m512 weight = _mm512_maskz_mov_ps(mask, ExpVector(x));
     _mm512_store_ps(p + 16 * j, weight);
     partial = _mm256_add_ps(partial, _mm512_castps512_ps256(weight));
     partial = _mm256_add_ps(partial, _mm512_extractf32x8_ps(weight, 1));
   }
-  // Also right where nothing has been seen yet, and the maxima are -inf.
-  const bool same = max == running.max;
-  const __m256 factor = avx2::ExpVector(_mm256_set1_ps(same ? 0.0f : running.max - max));
-  batch->correction[q] = _mm256_cvtss_f32(factor);
+  batch->correction[q] = 1;  // e^0, also where nothing has been seen yet and the maxima are -inf
+  if (max != running.max) {
+    const __m256 factor = avx2::ExpVector(_mm256_set1_ps(running.max - max));
+    batch->correction[q] = _mm256_cvtss_f32(factor);
+  }
   running.sum = __builtin_fmaf(running.sum, batch->correction[q], avx2::Tree(partial));
   running.max = max;
 }
