@@ -182,6 +182,11 @@ uint64_t PackedMatrixBytes(DType dtype, uint64_t rows, uint64_t cols) {
   return (rows + kGroupRows - 1) / kGroupRows * PackedGroupBytes(dtype, cols);
 }
 
+PackedMatrix PackedMatrix::Slice(size_t first, size_t count) const {
+  CHECK(first % kGroupRows == 0 && first + count <= rows);
+  return {dtype, count, cols, data + first / kGroupRows * PackedGroupBytes(dtype, cols)};
+}
+
 void PackGroups(DType dtype, size_t rows, size_t cols, const uint8_t* gguf, uint8_t* packed,
                 size_t first_group, size_t last_group) {
   const uint64_t group_bytes = PackedGroupBytes(dtype, cols);
