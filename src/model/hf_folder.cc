@@ -47,7 +47,7 @@ class Folder {
     if (!config.ok()) return About(config_path, config.status());
     absl::StatusOr<HfModel> facts = ReadHfConfig(*config, model_);
     if (!facts.ok()) return About(config_path, facts.status());
-    model_.Set("general.name", model_.Keep(Name()));
+    model_.Set("general.name", model_.Keep(ModelNameFromPath(path_)));
 
     RETURN_IF_ERROR(OpenWeights());
     if (absl::Status status = AddHfTensors(*facts, tensors_, model_); !status.ok()) {
@@ -69,13 +69,6 @@ class Folder {
   bool Has(absl::string_view name) const {
     std::error_code error;
     return std::filesystem::exists(File(name), error);
-  }
-
-  // The folder's name, also of "." and the like.
-  std::string Name() const {
-    std::error_code error;
-    const std::filesystem::path full = std::filesystem::weakly_canonical(path_, error);
-    return error ? path_ : full.filename().string();
   }
 
   absl::StatusOr<std::string> ReadConfigText() const {

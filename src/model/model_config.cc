@@ -116,10 +116,6 @@ absl::Status ReadRopeScaling(const Metadata& metadata, RopeConfig& rope, uint32_
 
 absl::Status ReadRope(const Metadata& metadata, const ModelFile& file, ModelConfig& config) {
   RopeConfig& rope = config.rope;
-  rope.halves = config.traits().rope_halves;
-  if (file.FindValue(kRopeHalvesKey) != nullptr) {
-    ASSIGN_OR_RETURN(rope.halves, file.GetBool(kRopeHalvesKey));
-  }
   ASSIGN_OR_RETURN(rope.dims, metadata.UintOr("rope.dimension_count", config.head_dim));
   ASSIGN_OR_RETURN(rope.base, metadata.FloatOr("rope.freq_base", 10000));
   RETURN_IF_ERROR(ReadRopeScaling(metadata, rope, config.context));
@@ -203,9 +199,7 @@ absl::Status ReadVocabulary(const ModelFile& file, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<ModelConfig> ModelConfigFromFile(const ModelFile& file) {
+absl::StatusOr<ModelConfig> Read(const ModelFile& file) {
   ASSIGN_OR_RETURN(const Architecture* const architecture, ReadArchitecture(file));
   const Metadata metadata(file, architecture->name);
   ModelConfig config;
@@ -225,6 +219,14 @@ absl::StatusOr<ModelConfig> ModelConfigFromFile(const ModelFile& file) {
   RETURN_IF_ERROR(ReadVocabulary(file, config));
   RETURN_IF_ERROR(ValidateModelConfig(config));
   RETURN_IF_ERROR(CheckModelTensors(config, file));
+  return config;
+}
+
+}  // namespace
+
+absl::StatusOr<ModelConfig> ModelConfigFromFile(const ModelFile& file) {
+  absl::StatusOr<ModelConfig> config = Read(file);
+  if (!config.ok()) return file.About(config.status());
   return config;
 }
 

@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "common/check.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
@@ -27,7 +29,34 @@ absl::Status WrongType(absl::string_view key, absl::string_view wanted) {
       absl::StrCat("metadata key ", Printable(key), " is not ", wanted));
 }
 
+// "model" of "model-00001-of-00003"; else the name as it is.
+absl::string_view WithoutPartNumber(absl::string_view name) {
+  constexpr absl::string_view kShape = "-00000-of-00000";
+  if (name.size() <= kShape.size()) return name;
+  const absl::string_view end = name.substr(name.size() - kShape.size());
+  for (size_t i = 0; i < kShape.size(); ++i) {
+    const bool digit = end[i] >= '0' && end[i] <= '9';
+    if (kShape[i] == '0' ? !digit : end[i] != kShape[i]) return name;
+  }
+  return name.substr(0, name.size() - kShape.size());
+}
+
 }  // namespace
+
+std::string ModelNameFromPath(const std::string& path) {
+  std::error_code error;
+  // The full path, so that "." has a name too.
+  std::filesystem::path full = std::filesystem::absolute(path, error).lexically_normal();
+  if (!full.has_filename()) full = full.parent_path();
+  const std::string repository = full.parent_path().parent_path().filename().string();
+  if (full.parent_path().filename() == "snapshots" && absl::StartsWith(repository, "models--")) {
+    return repository.substr(repository.rfind("--") + 2);
+  }
+  const std::string name = full.filename().string();
+  absl::string_view stem = name;
+  absl::ConsumeSuffix(&stem, ".gguf");
+  return std::string(WithoutPartNumber(stem));
+}
 
 uint64_t ModelTensor::size_bytes() const {
   return pieces.empty() ? bytes.size() : pieces.size() * pieces[0].size();

@@ -72,6 +72,10 @@ struct ModelContents {
   std::deque<std::vector<float>> vectors;
 };
 
+// What people call the model at this path: without folders, ".gguf" and "-00001-of-00003", and the
+// repository's name for a snapshot in Hugging Face's cache.
+std::string ModelNameFromPath(const std::string& path);
+
 // Immutable after Open; const methods are thread-safe. Everything returned is borrowed from it.
 class ModelFile {
  public:
