@@ -51,12 +51,10 @@ inline std::string SafetensorsBytes(const std::vector<HfTensor>& tensors, size_t
   return std::string(reinterpret_cast<const char*>(&size), sizeof(size)) + text + data;
 }
 
-inline std::vector<HfTensor> TensorsToHf(const ModelFile& gguf, bool as_f32) {
-  const std::string arch(*gguf.GetString("general.architecture"));
+// Of the tensors of a layer and around them.
+inline std::map<std::string, std::string> HfNames(absl::string_view arch, bool mixtral) {
   const bool gemma = absl::StartsWith(arch, "gemma");
-  const bool mixtral = arch == "llama" && gguf.FindValue("llama.expert_count") != nullptr;
-  const std::string experts = mixtral ? "block_sparse_moe." : "mlp.";
-  const std::map<std::string, std::string> names = {
+  return {
       {"attn_norm", "input_layernorm"},
       {"attn_q", "self_attn.q_proj"},
       {"attn_k", "self_attn.k_proj"},
@@ -71,7 +69,7 @@ inline std::vector<HfTensor> TensorsToHf(const ModelFile& gguf, bool as_f32) {
       {"ffn_gate", "mlp.gate_proj"},
       {"ffn_up", arch == "phi3" ? "mlp.gate_up_proj" : "mlp.up_proj"},
       {"ffn_down", "mlp.down_proj"},
-      {"ffn_gate_inp", experts + "gate"},
+      {"ffn_gate_inp", mixtral ? "block_sparse_moe.gate" : "mlp.gate"},
       {"ffn_gate_exps", mixtral ? "w1" : "gate_proj"},
       {"ffn_down_exps", mixtral ? "w2" : "down_proj"},
       {"ffn_up_exps", mixtral ? "w3" : "up_proj"},
@@ -79,6 +77,44 @@ inline std::vector<HfTensor> TensorsToHf(const ModelFile& gguf, bool as_f32) {
       {"output_norm", "model.norm"},
       {"output", "lm_head"},
   };
+}
+
+inline void ConvertToF32(HfTensor& tensor) {
+  if (tensor.dtype == "F32") return;
+  std::vector<float> values(tensor.bytes.size() / 2);
+  DequantizeRow(tensor.dtype == "F16" ? DType::kF16 : DType::kBF16,
+                reinterpret_cast<const uint8_t*>(tensor.bytes.data()), values.size(),
+                values.data());
+  tensor.bytes.assign(reinterpret_cast<const char*>(values.data()), values.size() * 4);
+  tensor.dtype = "F32";
+}
+
+// Gemma stores a norm's weights, which are F32, without the 1 that belongs to them.
+inline void TakeOneOff(HfTensor& tensor) {
+  for (size_t i = 0; i + 4 <= tensor.bytes.size(); i += 4) {
+    float value = 0;
+    std::memcpy(&value, tensor.bytes.data() + i, 4);
+    value -= 1;
+    std::memcpy(tensor.bytes.data() + i, &value, 4);
+  }
+}
+
+// Rows of Q or K, from neighbours to halves.
+inline void RowsToHalves(uint64_t heads, HfTensor& tensor) {
+  const uint64_t half = tensor.shape[0] / heads / 2;
+  const uint64_t row = tensor.bytes.size() / tensor.shape[0];
+  const std::string neighbours = tensor.bytes;
+  for (uint64_t i = 0; i < tensor.shape[0]; ++i) {
+    const uint64_t in_head = i % (2 * half);
+    const uint64_t from = i - in_head + 2 * (in_head % half) + in_head / half;
+    tensor.bytes.replace(i * row, row, neighbours, from * row, row);
+  }
+}
+
+inline std::vector<HfTensor> TensorsToHf(const ModelFile& gguf, bool as_f32) {
+  const std::string arch(*gguf.GetString("general.architecture"));
+  const bool mixtral = arch == "llama" && gguf.FindValue("llama.expert_count") != nullptr;
+  const std::map<std::string, std::string> names = HfNames(arch, mixtral);
   std::vector<HfTensor> tensors;
   for (const ModelTensor& tensor : gguf.tensors()) {
     std::string name(tensor.name);
@@ -92,47 +128,25 @@ inline std::vector<HfTensor> TensorsToHf(const ModelFile& gguf, bool as_f32) {
     const size_t dot = name.rfind('.');
     const std::string part = name.substr(0, dot);
     const std::string suffix = name.substr(dot);
-    const DType dtype = *DTypeFromGguf(tensor.gguf_type);
-    HfTensor hf;
-    hf.name = prefix + names.at(part) + suffix;
-    hf.dtype = dtype == DType::kF32 ? "F32" : dtype == DType::kF16 ? "F16" : "BF16";
-    hf.shape = {tensor.shape.rbegin(), tensor.shape.rend()};
-    hf.bytes.assign(tensor.bytes.begin(), tensor.bytes.end());
-    if (as_f32 && dtype != DType::kF32) {
-      std::vector<float> values(tensor.bytes.size() / 2);
-      DequantizeRow(dtype, tensor.bytes.data(), values.size(), values.data());
-      hf.bytes.assign(reinterpret_cast<const char*>(values.data()), values.size() * 4);
-      hf.dtype = "F32";
-    }
-    if (gemma && absl::EndsWith(part, "norm")) {
-      for (size_t i = 0; i + 4 <= hf.bytes.size(); i += 4) {
-        float value = 0;
-        std::memcpy(&value, hf.bytes.data() + i, 4);
-        value -= 1;
-        std::memcpy(hf.bytes.data() + i, &value, 4);
-      }
-    }
+    HfTensor hf{prefix + names.at(part) + suffix,
+                std::string(DTypeName(*DTypeFromGguf(tensor.gguf_type))),
+                {tensor.shape.rbegin(), tensor.shape.rend()},
+                std::string(tensor.bytes.begin(), tensor.bytes.end())};
+    if (as_f32) ConvertToF32(hf);
+    if (absl::StartsWith(arch, "gemma") && absl::EndsWith(part, "norm")) TakeOneOff(hf);
     if (arch == "llama" && (part == "attn_q" || part == "attn_k")) {
-      const uint64_t heads = *gguf.GetUint(part == "attn_q" ? "llama.attention.head_count"
-                                                            : "llama.attention.head_count_kv");
-      const uint64_t head_rows = hf.shape[0] / heads;
-      const uint64_t row = hf.bytes.size() / hf.shape[0];
-      const std::string neighbours = hf.bytes;
-      for (uint64_t i = 0; i < hf.shape[0]; ++i) {
-        const uint64_t in_head = i % head_rows;
-        const uint64_t half = in_head / (head_rows / 2);
-        const uint64_t from = i - in_head + 2 * (in_head % (head_rows / 2)) + half;
-        hf.bytes.replace(i * row, row, neighbours, from * row, row);
-      }
+      const bool q = part == "attn_q";
+      RowsToHalves(
+          *gguf.GetUint(q ? "llama.attention.head_count" : "llama.attention.head_count_kv"), hf);
     }
     if (!absl::EndsWith(part, "_exps")) {
       tensors.push_back(std::move(hf));
       continue;
     }
-    const uint64_t count = hf.shape[0];
-    const uint64_t bytes = hf.bytes.size() / count;
-    for (uint64_t e = 0; e < count; ++e) {
-      tensors.push_back({absl::StrCat(prefix, experts, "experts.", e, ".", names.at(part), suffix),
+    const uint64_t bytes = hf.bytes.size() / hf.shape[0];
+    for (uint64_t e = 0; e < hf.shape[0]; ++e) {
+      tensors.push_back({absl::StrCat(prefix, mixtral ? "block_sparse_moe." : "mlp.", "experts.", e,
+                                      ".", names.at(part), suffix),
                          hf.dtype,
                          {hf.shape[1], hf.shape[2]},
                          hf.bytes.substr(e * bytes, bytes)});
