@@ -1,6 +1,12 @@
 #include "common/thread_team.h"
 
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <chrono>
+#include <climits>
 #include <cstdint>
 #include <thread>
 #include <vector>
@@ -10,9 +16,10 @@
 namespace efedllm {
 namespace {
 
-// Spinning (some tens of microseconds) bridges the gaps between the loops of a layer; a longer wait
-// sleeps, so that an idle daemon takes no CPU.
-constexpr int kSpins = 1000;
+// Spinning bridges the gaps between the loops of a layer; a longer wait sleeps, so that an idle
+// daemon takes no CPU.
+constexpr std::chrono::microseconds kSpin{50};
+constexpr int kRelaxesPerLook = 16;  // at the clock
 
 void Relax() {
 #if defined(__x86_64__)
@@ -22,6 +29,43 @@ void Relax() {
 #endif
 }
 
+// A counter to wait on. Never yields: on a busy machine a yield hands the core to a process of low
+// priority for milliseconds, while a sleeper gets it back as soon as it is woken.
+class Signal {
+ public:
+  uint32_t Load() const { return value_.load(std::memory_order_acquire); }
+  std::atomic<uint32_t>& value() { return value_; }
+
+  // Returns when the value isn't `seen` any more.
+  void AwaitOther(uint32_t seen) {
+    const auto start = std::chrono::steady_clock::now();
+    do {
+      for (int i = 0; i < kRelaxesPerLook; ++i) {
+        if (Load() != seen) return;
+        Relax();
+      }
+    } while (std::chrono::steady_clock::now() - start < kSpin);
+    // With the order of sleepers_ and value_ the same for all, either Wake sees the sleeper or the
+    // kernel sees the new value.
+    sleepers_.fetch_add(1);
+    while (value_.load() == seen) {
+      syscall(SYS_futex, &value_, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
+    }
+    sleepers_.fetch_sub(1);
+  }
+
+  // After the value has changed (by an operation of sequential consistency).
+  void Wake() {
+    if (sleepers_.load() > 0) {
+      syscall(SYS_futex, &value_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+    }
+  }
+
+ private:
+  std::atomic<uint32_t> value_{0};
+  std::atomic<uint32_t> sleepers_{0};
+};
+
 }  // namespace
 
 // A helper that sees a new generation enters the loop if it is still open, and counts itself in and
@@ -30,8 +74,8 @@ void Relax() {
 struct ThreadTeam::Shared {
   static constexpr uint32_t kOpen = 1u << 31;
 
-  std::atomic<uint32_t> state{0};       // kOpen, and how many helpers are inside
-  std::atomic<uint32_t> generation{0};  // of loops; also counts up to stop
+  Signal state;       // kOpen, and how many helpers are inside
+  Signal generation;  // of loops; also counts up to stop
   std::atomic<size_t> next{0};
   std::atomic<bool> stop{false};
   size_t chunks = 0;
@@ -43,50 +87,37 @@ struct ThreadTeam::Shared {
   }
 
   bool Enter() {
-    uint32_t seen = state.load(std::memory_order_relaxed);
+    uint32_t seen = state.value().load(std::memory_order_relaxed);
     while ((seen & kOpen) != 0) {
-      if (state.compare_exchange_weak(seen, seen + 1, std::memory_order_acquire,
-                                      std::memory_order_relaxed)) {
+      if (state.value().compare_exchange_weak(seen, seen + 1, std::memory_order_acquire,
+                                              std::memory_order_relaxed)) {
         return true;
       }
     }
     return false;
   }
 
-  uint32_t AwaitOther(uint32_t seen) {
-    for (int spin = 0; spin < kSpins; ++spin) {
-      const uint32_t now = generation.load(std::memory_order_acquire);
-      if (now != seen) return now;
-      Relax();
-    }
-    generation.wait(seen, std::memory_order_acquire);
-    return generation.load(std::memory_order_acquire);
-  }
-
   void Help() {
-    for (uint32_t seen = 0; !stop.load(std::memory_order_relaxed); seen = AwaitOther(seen)) {
-      if (!Enter()) continue;
-      TakeChunks();
-      state.fetch_sub(1, std::memory_order_release);
+    uint32_t seen = 0;
+    while (!stop.load(std::memory_order_relaxed)) {
+      if (Enter()) {
+        TakeChunks();
+        state.value().fetch_sub(1);
+        state.Wake();
+      }
+      generation.AwaitOther(seen);
+      seen = generation.Load();
     }
   }
 
   void Announce() {
-    generation.fetch_add(1, std::memory_order_release);
-    generation.notify_all();
+    generation.value().fetch_add(1);
+    generation.Wake();
   }
 
   void CloseAndAwaitHelpers() {
-    uint32_t seen = state.fetch_and(~kOpen, std::memory_order_acquire) & ~kOpen;
-    for (int spin = 0; seen != 0; ++spin) {
-      // A helper that lost its core mid-chunk may need ours.
-      if (spin < kSpins) {
-        Relax();
-      } else {
-        std::this_thread::yield();
-      }
-      seen = state.load(std::memory_order_acquire);
-    }
+    uint32_t seen = state.value().fetch_and(~kOpen) & ~kOpen;
+    for (; seen != 0; seen = state.Load()) state.AwaitOther(seen);
   }
 };
 
@@ -112,7 +143,7 @@ void ThreadTeam::ParallelFor(size_t chunks, absl::FunctionRef<void(size_t chunk)
   shared.body = &body;
   shared.chunks = chunks;
   shared.next.store(0, std::memory_order_relaxed);
-  shared.state.store(Shared::kOpen, std::memory_order_release);
+  shared.state.value().store(Shared::kOpen, std::memory_order_release);
   shared.Announce();
   shared.TakeChunks();
   shared.CloseAndAwaitHelpers();

@@ -46,6 +46,25 @@ TEST(ThreadTeam, WakesHelpersThatSleep) {
   }
 }
 
+TEST(ThreadTeam, RunsEveryChunkOnceWhileOthersKeepTheCoresBusy) {
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> others;
+  for (unsigned i = 0; i < 2 * std::thread::hardware_concurrency(); ++i) {
+    others.emplace_back([&stop] {
+      while (!stop.load(std::memory_order_relaxed)) {
+      }
+    });
+  }
+  ThreadTeam team(3);
+  std::vector<int> runs(16, 0);
+  for (int loop = 0; loop < 100; ++loop) {
+    team.ParallelFor(runs.size(), [&](size_t i) { ++runs[i]; });
+  }
+  stop = true;
+  for (std::thread& other : others) other.join();
+  EXPECT_EQ(runs, std::vector<int>(16, 100));
+}
+
 TEST(ThreadTeam, EndsWhileHelpersSleepSpinOrHaveNeverStarted) {
   for (int i = 0; i < 50; ++i) {
     ThreadTeam team(3);
