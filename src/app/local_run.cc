@@ -49,10 +49,7 @@ absl::StatusOr<std::unique_ptr<LocalRun>> OpenLocal(const LocalFlags& flags,
   ASSIGN_OR_RETURN(run->compute, Compute::Create(threads, flags.kernels));
   absl::StatusOr<std::unique_ptr<LocalModel>> model =
       LocalModel::Create(run->file, options, run->compute);
-  if (!model.ok()) {
-    return absl::Status(model.status().code(),
-                        absl::StrCat(flags.model, ": ", model.status().message()));
-  }
+  if (!model.ok()) return run->file.About(model.status());
   run->model = *std::move(model);
   return run;
 }

@@ -128,7 +128,8 @@ absl::StatusOr<ModelFile> ModelFile::Create(ModelContents contents) {
 }
 
 absl::Status ModelFile::About(const absl::Status& status) const {
-  if (status.ok() || path_.empty()) return status;
+  const bool named = absl::StartsWith(status.message(), absl::StrCat(path_, ": "));
+  if (status.ok() || path_.empty() || named) return status;
   return absl::Status(status.code(), absl::StrCat(path_, ": ", status.message()));
 }
 
