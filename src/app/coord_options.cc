@@ -58,7 +58,7 @@ absl::Status CheckNumbers(const CoordFlags& flags) {
 void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
   app.set_config("--config", "", "TOML file with these options (config/coordinator.toml)");
   app.allow_config_extras(CLI::config_extras_mode::error);
-  app.add_option("--model", flags.model, "GGUF file to serve")->required();
+  app.add_option("--model", flags.model, "GGUF file or Hugging Face folder to serve")->required();
   app.add_option("--listen", flags.listen, "Where workers join: HOST:PORT (gRPC)")
       ->capture_default_str();
   app.add_option("--http", flags.http, "Where the OpenAI API answers: HOST:PORT")

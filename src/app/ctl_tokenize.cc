@@ -55,7 +55,7 @@ void AddTokenizeCommand(CLI::App& root, int& exit_code) {
   auto flags = std::make_shared<TokenizeFlags>();
   CLI::App* command =
       root.add_subcommand("tokenize", "Show which tokens a model's tokenizer makes of a text");
-  command->add_option("--model", flags->model, "GGUF file")->required();
+  command->add_option("--model", flags->model, "GGUF file, or Hugging Face folder")->required();
   command->add_option("--text-file", flags->text_file, "File with the text; - reads standard input")
       ->required();
   command->add_flag("--no-bos", flags->no_bos,
