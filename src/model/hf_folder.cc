@@ -1,5 +1,7 @@
 #include "model/hf_folder.h"
 
+#include <malloc.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -208,7 +210,11 @@ class Folder {
 }  // namespace
 
 absl::StatusOr<ModelContents> OpenHfFolder(const std::string& folder) {
-  return Folder(folder).Open();
+  absl::StatusOr<ModelContents> model = Folder(folder).Open();
+#ifdef __GLIBC__
+  malloc_trim(0);  // a parsed tokenizer.json took several times its size, in small pieces
+#endif
+  return model;
 }
 
 }  // namespace efedllm

@@ -18,7 +18,7 @@ class HfFolder : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     if (ParityDir().empty()) GTEST_SKIP() << "the parity pack is not here";
-    path_ = absl::StrCat(ParityDir(), "/models/", GetParam(), "/", GetParam(), "-f16");
+    path_ = absl::StrCat(ParityDir(), "/models/", GetParam());
     gguf_ = std::make_unique<LoadedModel>(path_ + ".gguf", 2, "auto");
   }
 
@@ -77,13 +77,16 @@ TEST_P(HfFolder, InF32GivesTheLogitsOfFloat64) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, HfFolder,
-                         ::testing::Values("llama", "llama-linear", "llama-yarn", "llama-rope3",
-                                           "mistral-tied", "mixtral", "qwen2", "qwen3", "qwen3moe",
-                                           "gemma2", "gemma3", "phi3"),
-                         [](const auto& info) {
-                           return absl::StrReplaceAll(info.param, {{"-", "_"}});
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    All, HfFolder,
+    ::testing::Values("llama/llama-f16", "llama/llama-bf16", "llama-linear/llama-linear-f16",
+                      "llama-yarn/llama-yarn-f16", "llama-rope3/llama-rope3-f16",
+                      "mistral-tied/mistral-tied-f16", "mixtral/mixtral-f16", "qwen2/qwen2-f16",
+                      "qwen3/qwen3-f16", "qwen3moe/qwen3moe-f16", "gemma2/gemma2-f16",
+                      "gemma3/gemma3-f16", "phi3/phi3-f16"),
+    [](const auto& info) {
+      return absl::StrReplaceAll(info.param, {{"-", "_"}, {"/", "_"}});
+    });
 
 }  // namespace
 }  // namespace efedllm
