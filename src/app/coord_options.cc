@@ -1,10 +1,13 @@
 #include "app/coord_options.h"
 
+#include <optional>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "common/units.h"
 #include "net/address.h"
+#include "tensor/kv_type.h"
 
 namespace efedllm {
 namespace {
@@ -28,6 +31,13 @@ absl::StatusOr<CodecId> CheckCodec(const std::string& codec) {
   }
   return absl::InvalidArgumentError(
       absl::StrCat("--codec: unknown level \"", codec, "\"; use lossless or auto"));
+}
+
+absl::StatusOr<std::optional<KvType>> CheckKvTypeFlag(const std::string& kv_type) {
+  const std::optional<KvType> known = KvTypeFromName(kv_type);
+  if (known.has_value() || kv_type == "auto") return known;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--kv-type: unknown type \"", kv_type, "\"; use auto, f32, f16 or q8_0"));
 }
 
 absl::Status CheckAddresses(const CoordFlags& flags) {
@@ -78,6 +88,10 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
   app.add_option("--threads", flags.threads, "Threads that compute; 0: one per CPU")
       ->capture_default_str();
   app.add_option("--kernels", flags.kernels, "auto, scalar, avx2 or avx512")->capture_default_str();
+  app.add_option("--kv-type", flags.kv_type,
+                 "What keys and values are kept in on all nodes: f32, f16, q8_0, or auto (f16, but "
+                 "f32 for small models)")
+      ->capture_default_str();
   app.add_option("--context", flags.context,
                  "Tokens that a sequence may have; 0: the model's, at most 8192")
       ->capture_default_str();
@@ -97,6 +111,7 @@ absl::StatusOr<CoordOptions> CheckCoordFlags(const CoordFlags& flags, const Coor
   RETURN_IF_ERROR(CheckAddresses(flags));
   RETURN_IF_ERROR(CheckNumbers(flags));
   ASSIGN_OR_RETURN(coordinator.codec, CheckCodec(flags.codec));
+  ASSIGN_OR_RETURN(coordinator.kv_type, CheckKvTypeFlag(flags.kv_type));
   const absl::StatusOr<uint64_t> memory = ParseBytes(flags.memory);
   RETURN_IF_ERROR(Named("--memory", memory.status()));
   coordinator.own.memory_bytes = *memory != 0 ? *memory : machine.available_memory_bytes / 5 * 4;

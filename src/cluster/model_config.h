@@ -22,8 +22,7 @@ enum class RopeScaling : uint8_t {
 };
 
 struct RopeConfig {
-  uint32_t dims = 0;    // even, <= head_dim; the first dims of a head turn
-  bool halves = false;  // element i turns with i + dims/2, not with its neighbour
+  uint32_t dims = 0;  // even, <= head_dim; the first dims of a head turn
   float base = 10000;
   RopeScaling scaling = RopeScaling::kNone;
   float factor = 1;               // linear, YaRN: >= 1

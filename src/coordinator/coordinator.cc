@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "cluster/kv_rule.h"
 #include "common/file.h"
 #include "common/status_macros.h"
 #include "coordinator/admin_service.h"
@@ -98,6 +99,7 @@ struct Coordinator::Parts {
   Compute head_compute, own_compute;
   std::unique_ptr<ServedModel> model;
   StepLimits limits;
+  KvType kv_type = KvType::kF32;
   std::unique_ptr<TensorHasher> hasher;
   std::unique_ptr<WeightCache> weight_cache;
   std::unique_ptr<WeightServer> weights;
@@ -133,6 +135,8 @@ absl::Status Coordinator::Parts::Load() {
   ASSIGN_OR_RETURN(model, ServedModel::Load(options.model, head_compute));
   RETURN_IF_ERROR(CheckModelTensors(model->config, model->file));
   limits = LimitsOf(options, model->config);
+  kv_type = options.kv_type.value_or(AutoKvType(model->config));
+  RETURN_IF_ERROR(CheckKvType(model->config, kv_type));
   model->context = limits.max_position;
   const std::string digests = options.state_dir + "/digests";
   ASSIGN_OR_RETURN(hasher, TensorHasher::Create(model->file, digests));
@@ -170,14 +174,14 @@ EpochKeeperOptions Coordinator::Parts::KeeperOptions(std::vector<LayerCost> laye
 
 absl::Status Coordinator::Parts::Listen() {
   ASSIGN_OR_RETURN(std::vector<LayerCost> layers,
-                   EpochBuilder::LayerCosts(model->config, model->file));
+                   EpochBuilder::LayerCosts(model->config, model->file, kv_type));
   receiver =
       std::make_unique<HopReceiver>(*transport, MaxStepFrameBytes(limits, model->config.d_model));
   inbox.reset(new HopInbox{*receiver, {}});
   builder = std::make_unique<EpochBuilder>(
       EpochParts{*database, *transport, model->file, model->config, *hasher, *weight_cache,
                  *weights, *inbox, own_compute},
-      EpochOptions{limits, options.codec});
+      EpochOptions{limits, options.codec, kv_type});
   pipeline = std::make_unique<SwitchingPipeline>(
       [this](size_t active) { keeper->SetActiveSequences(active); });
   keeper =

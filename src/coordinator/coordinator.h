@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -15,6 +16,7 @@
 #include "coordinator/membership_rules.h"
 #include "coordinator/scheduler.h"
 #include "svd/codec.h"
+#include "tensor/kv_type.h"
 
 namespace efedllm {
 
@@ -31,6 +33,7 @@ struct CoordinatorOptions {
   SchedulerOptions scheduler;
   MembershipRules rules;
   CodecId codec = CodecId::kF32;
+  std::optional<KvType> kv_type;  // nullopt: what AutoKvType says
 };
 
 class Coordinator {

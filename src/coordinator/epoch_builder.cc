@@ -8,21 +8,21 @@
 #include "common/status_macros.h"
 #include "coordinator/local_pipeline.h"
 #include "coordinator/state_database.h"
+#include "incentive/work.h"
 #include "model/weights.h"
 
 namespace efedllm {
 
 absl::StatusOr<std::vector<LayerCost>> EpochBuilder::LayerCosts(const ModelConfig& config,
-                                                                const ModelFile& file) {
+                                                                const ModelFile& file,
+                                                                KvType kv_type) {
   std::vector<LayerCost> costs(config.layers);
   for (uint32_t layer = 0; layer < config.layers; ++layer) {
     ASSIGN_OR_RETURN(const std::vector<TensorSpec> tensors,
                      StageTensors(config, file, {layer, layer + 1}));
-    for (const TensorSpec& tensor : tensors) {
-      costs[layer].weight_bytes += PackedBytes(tensor);
-      if (tensor.rows > 1) costs[layer].flops_per_token += 2 * tensor.rows * tensor.cols;
-    }
-    costs[layer].kv_bytes_per_token = KvBytesPerToken(config);
+    for (const TensorSpec& tensor : tensors) costs[layer].weight_bytes += PackedBytes(tensor);
+    costs[layer].flops_per_token = 2 * LayerParameters(config);
+    costs[layer].kv_bytes_per_token = KvBytesPerToken(config, kv_type);
   }
   return costs;
 }
@@ -45,6 +45,7 @@ absl::StatusOr<std::vector<Assignment>> EpochBuilder::Assignments(
     assignment.kv_tokens = plan.kv_tokens;
     assignment.limits = options_.limits;
     assignment.codec = options_.codec;
+    assignment.kv_type = options_.kv_type;
     assignment.upstream = i == 0 ? kCoordinatorNode : targets[i - 1].node;
     const bool last = i + 1 == plan.stages.size();
     assignment.downstream = last ? kCoordinatorNode : targets[i + 1].node;
@@ -83,6 +84,7 @@ absl::StatusOr<std::shared_ptr<Pipeline>> EpochBuilder::Alone(const StagePlan& p
   LocalPipelineOptions options;
   options.epoch = plan.epoch;
   options.kv_tokens = plan.kv_tokens;
+  options.kv_type = options_.kv_type;
   options.limits = options_.limits;
   options.cache = &parts_.cache;
   options.hasher = &parts_.hasher;

@@ -25,6 +25,7 @@
 #include "net/credentials.h"
 #include "store/database.h"
 #include "svd/codec.h"
+#include "tensor/kv_type.h"
 #include "wire/cluster_wire.h"
 
 namespace efedllm {
@@ -45,6 +46,7 @@ struct EpochParts {
 struct EpochOptions {
   StepLimits limits;
   CodecId codec = CodecId::kF32;
+  KvType kv_type = KvType::kF32;
 };
 
 // Where a stage's node serves hops.
@@ -64,7 +66,7 @@ class EpochBuilder {
 
   // The planner's input, layer by layer.
   static absl::StatusOr<std::vector<LayerCost>> LayerCosts(const ModelConfig& config,
-                                                           const ModelFile& file);
+                                                           const ModelFile& file, KvType kv_type);
 
   absl::StatusOr<Epoch> NextEpoch();
 

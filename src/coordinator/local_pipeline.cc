@@ -25,6 +25,7 @@ absl::StatusOr<std::unique_ptr<LocalPipeline>> LocalPipeline::Create(
   stage.config = config;
   stage.layers = {0, config.layers};
   stage.kv_tokens = options.kv_tokens;
+  stage.kv_type = options.kv_type;
   stage.limits = options.limits;
   if (stage.limits.max_position == 0) stage.limits.max_position = config.context;
   ASSIGN_OR_RETURN(const std::vector<StageTensor> tensors,

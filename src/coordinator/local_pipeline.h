@@ -26,7 +26,8 @@ namespace efedllm {
 struct LocalPipelineOptions {
   Epoch epoch{1};
   uint64_t kv_tokens = 0;  // room for this many token positions, all sequences together
-  StepLimits limits;       // max_position 0: the model's context
+  KvType kv_type = KvType::kF32;
+  StepLimits limits;  // max_position 0: the model's context
   // Where packed weights are kept for the next start, and who names them; borrowed. Null: nowhere.
   WeightCache* cache = nullptr;
   TensorHasher* hasher = nullptr;

@@ -93,7 +93,7 @@ std::string DumpJson(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-ApiResult<json> ParseJsonObject(absl::string_view body) {
+ApiResult<json> ParseRequestBody(absl::string_view body) {
   if (auto why = TooComplex(body)) return ApiError{400, *why, "", ""};
   try {
     json value = json::parse(body.begin(), body.end());

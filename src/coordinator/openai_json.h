@@ -35,7 +35,7 @@ std::string DumpJson(const nlohmann::json& json);
 
 // A request's body: an object. Refused: what is not JSON or not UTF-8 (with the position), nesting
 // deeper than 64, more than 2^19 values.
-ApiResult<nlohmann::json> ParseJsonObject(absl::string_view body);
+ApiResult<nlohmann::json> ParseRequestBody(absl::string_view body);
 
 // Typed look-ups in an object; a missing field and null are the same. The first error sticks, all
 // later look-ups then return nothing. Borrows the object.

@@ -8,6 +8,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "cluster/kv_rule.h"
 #include "common/check.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
@@ -68,9 +69,10 @@ absl::StatusOr<std::vector<double>> Frequencies(const ModelConfig& config,
 absl::StatusOr<std::vector<Rope>> MakeRopes(const ModelConfig& config, const TensorMap& tensors) {
   ASSIGN_OR_RETURN(std::vector<double> frequencies, Frequencies(config, tensors));
   std::vector<Rope> ropes;
-  ropes.emplace_back(std::move(frequencies), config.rope.halves, config.rope.magnitude);
+  ropes.emplace_back(std::move(frequencies), config.traits().rope_halves, config.rope.magnitude);
   if (const float base = config.traits().local_rope_base; base > 0) {
-    ropes.emplace_back(RopeFrequencies(config.rope.dims, base, {}), config.rope.halves, 1.0f);
+    ropes.emplace_back(RopeFrequencies(config.rope.dims, base, {}), config.traits().rope_halves,
+                       1.0f);
   }
   return ropes;
 }
@@ -251,6 +253,7 @@ StageExecutor::~StageExecutor() = default;
 absl::StatusOr<std::unique_ptr<StageExecutor>> StageExecutor::Create(
     const StageOptions& options, const std::vector<StageTensor>& tensors, Compute& compute) {
   RETURN_IF_ERROR(ValidateModelConfig(options.config));
+  RETURN_IF_ERROR(CheckKvType(options.config, options.kv_type));
   ASSIGN_OR_RETURN(TensorMap map, MapTensors(options, tensors));
   ASSIGN_OR_RETURN(std::vector<Rope> ropes, MakeRopes(options.config, map));
   const KvShape shape{options.layers.size(), options.config.kv_heads, options.config.head_dim,
@@ -298,8 +301,8 @@ uint64_t StageExecutor::sequences() const { return state_->kv->sequences(); }
 uint64_t StageExecutor::kv_tokens_used() const { return state_->kv->tokens_used(); }
 uint64_t StageExecutor::kv_tokens_total() const { return state_->kv->tokens_total(); }
 
-uint64_t KvBytesPerToken(const ModelConfig& config) {
-  return KvShape{1, config.kv_heads, config.head_dim}.BytesPerToken();
+uint64_t KvBytesPerToken(const ModelConfig& config, KvType kv_type) {
+  return KvShape{1, config.kv_heads, config.head_dim, kv_type}.BytesPerToken();
 }
 
 }  // namespace efedllm

@@ -59,7 +59,7 @@ class StageExecutor {
 };
 
 // Bytes of KV that one layer keeps per token position.
-uint64_t KvBytesPerToken(const ModelConfig& config);
+uint64_t KvBytesPerToken(const ModelConfig& config, KvType kv_type);
 
 }  // namespace efedllm
 

@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "cluster/kv_rule.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 
@@ -83,7 +84,6 @@ absl::StatusOr<NodeProfile> ProfileFromWire(const v1::NodeProfile& message) {
 RopeConfig RopeFromWire(const v1::RopeConfig& message) {
   RopeConfig rope;
   rope.dims = message.dims();
-  rope.halves = message.halves();
   rope.base = message.base();
   rope.scaling = static_cast<RopeScaling>(std::min<uint32_t>(message.scaling(), UINT8_MAX));
   rope.factor = message.factor();
@@ -96,7 +96,6 @@ RopeConfig RopeFromWire(const v1::RopeConfig& message) {
 
 void RopeToWire(const RopeConfig& rope, v1::RopeConfig& message) {
   message.set_dims(rope.dims);
-  message.set_halves(rope.halves);
   message.set_base(rope.base);
   message.set_scaling(static_cast<uint32_t>(rope.scaling));
   message.set_factor(rope.factor);
@@ -248,6 +247,7 @@ v1::Assignment ToWire(const Assignment& assignment) {
   message.set_downstream_node(assignment.downstream.v);
   message.set_downstream_address(assignment.downstream_address);
   message.set_codec(static_cast<uint32_t>(assignment.codec));
+  message.set_kv_type(static_cast<uint32_t>(assignment.kv_type));
   return message;
 }
 
@@ -330,6 +330,9 @@ absl::StatusOr<Assignment> FromWire(const v1::Assignment& message) {
   const std::optional<CodecId> codec = CodecFromNumber(message.codec());
   if (!codec) return Wrong("codec", absl::StrCat("is ", message.codec(), ", unknown here"));
   assignment.codec = *codec;
+  RETURN_IF_ERROR(CheckRange("kv_type", message.kv_type(), 0, kKvTypeCount - 1));
+  assignment.kv_type = static_cast<KvType>(message.kv_type());
+  RETURN_IF_ERROR(CheckKvType(assignment.config, assignment.kv_type));
   return assignment;
 }
 

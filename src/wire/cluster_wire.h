@@ -15,6 +15,7 @@
 #include "common/ids.h"
 #include "efedllm/cluster.pb.h"
 #include "svd/codec.h"
+#include "tensor/kv_type.h"
 
 namespace efedllm {
 
@@ -43,6 +44,7 @@ struct Assignment {
   NodeId downstream;  // 0: the coordinator
   std::string downstream_address;
   CodecId codec = CodecId::kF32;
+  KvType kv_type = KvType::kF32;
 };
 
 enum class StageState { kFetching, kReady, kFailed };

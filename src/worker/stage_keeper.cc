@@ -71,7 +71,8 @@ absl::Status StageKeeper::Check(const Assignment& assignment) const {
   RETURN_IF_ERROR(ValidateStageTensors(assignment.config, assignment.layers, assignment.tensors));
   uint64_t weights = 0;
   for (const TensorSpec& tensor : assignment.tensors) weights += PackedBytes(tensor);
-  const uint64_t kv_per_token = KvBytesPerToken(assignment.config) * assignment.layers.size();
+  const uint64_t kv_per_token =
+      KvBytesPerToken(assignment.config, assignment.kv_type) * assignment.layers.size();
   // Divided, not multiplied: kv_tokens is the coordinator's word.
   const uint64_t room = options_.memory_bytes > weights ? options_.memory_bytes - weights : 0;
   if (weights > options_.memory_bytes || assignment.kv_tokens > room / kv_per_token) {
@@ -140,6 +141,7 @@ absl::Status StageKeeper::BringUp(const Assignment& assignment) {
   const StageOptions options{.config = assignment.config,
                              .layers = assignment.layers,
                              .kv_tokens = assignment.kv_tokens,
+                             .kv_type = assignment.kv_type,
                              .limits = assignment.limits};
   RunningStage stage;
   ASSIGN_OR_RETURN(stage.executor, StageExecutor::Create(options, tensors, compute_));

@@ -81,6 +81,16 @@ TEST(CoordOptions, RefusesWhatCannotBe) {
   flags = Flags();
   flags.memory = "lots";
   ExpectRefused(flags, "--memory");
+  flags = Flags();
+  flags.kv_type = "q4_0";
+  ExpectRefused(flags, "--kv-type");
+}
+
+TEST(CoordOptions, KeysAndValuesAreKeptAsToldOrAsTheModelIs) {
+  CoordFlags flags = Flags();
+  EXPECT_EQ(CheckCoordFlags(flags, Machine())->coordinator.kv_type, std::nullopt);
+  flags.kv_type = "q8_0";
+  EXPECT_EQ(CheckCoordFlags(flags, Machine())->coordinator.kv_type, KvType::kQ8_0);
 }
 
 TEST(CoordOptions, RefusesCodecsThatDoNotExistYet) {

@@ -1,8 +1,13 @@
 #include "coordinator/local_pipeline.h"
 
+#include <algorithm>
+
+#include "absl/time/clock.h"
 #include "coordinator/scheduler.h"
 #include "coordinator/serving_world.h"
 #include "gtest/gtest.h"
+#include "model/temp_dir.h"
+#include "model/weights.h"
 
 namespace efedllm {
 namespace {
@@ -12,8 +17,7 @@ class LocalPipelineTest : public testing::Test {
   static std::unique_ptr<LocalPipeline> Make(Compute& compute, uint64_t kv_tokens = 4096) {
     LocalPipelineOptions options;
     options.kv_tokens = kv_tokens;
-    auto pipeline =
-        LocalPipeline::Create(Seedling().config, Seedling().file, options, compute);
+    auto pipeline = LocalPipeline::Create(Seedling().config, Seedling().file, options, compute);
     EXPECT_TRUE(pipeline.ok()) << pipeline.status();
     return *std::move(pipeline);
   }
@@ -45,6 +49,34 @@ TEST_F(LocalPipelineTest, ReturnsResultsInOrderAndErrorsAsResults) {
     EXPECT_EQ(result->id.v, id);
     EXPECT_EQ(result->status.ok(), id != 2) << result->status;
   }
+}
+
+TEST_F(LocalPipelineTest, KeepsItsWeightsForTheNextStartWhileItServes) {
+  TempDir dir;
+  const auto cache = *WeightCache::Open(dir.path());
+  const auto hasher = *TensorHasher::Create(Seedling().file, "");
+  const size_t tensors =
+      StageTensors(Seedling().config, Seedling().file, {0, Seedling().config.layers})->size();
+  LocalPipelineOptions options;
+  options.kv_tokens = 64;
+  options.cache = cache.get();
+  options.hasher = hasher.get();
+  std::vector<StepResult> results;
+  for (int start = 0; start < 2; ++start) {  // packs, then maps
+    auto pipeline = *LocalPipeline::Create(Seedling().config, Seedling().file, options, compute_);
+    Step step;
+    step.epoch = Epoch{1};
+    step.spans = {{SequenceId{5}, 0, 1}};
+    ASSERT_TRUE(pipeline->Submit(step, Matrix(1, Seedling().config.d_model)).ok());
+    results.push_back(*pipeline->NextResult(absl::Seconds(30)));
+    ASSERT_TRUE(results.back().status.ok());
+    for (int i = 0; i < 3000 && dir.Ending(".packed").size() < tensors; ++i) {
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+    EXPECT_EQ(dir.Ending(".packed").size(), tensors);
+  }
+  const auto first = results[0].hidden.ref().span(), second = results[1].hidden.ref().span();
+  EXPECT_TRUE(std::equal(first.begin(), first.end(), second.begin(), second.end()));
 }
 
 TEST_F(LocalPipelineTest, SeedlingAnswersAndSixteenAtOnceSayWhatEachSaysAlone) {

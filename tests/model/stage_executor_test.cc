@@ -239,7 +239,7 @@ TEST(StageExecutor, WeightsFromTheCacheGiveTheSameBits) {
 }
 
 TEST(StageExecutor, KvBytesAreTwoFloatsPerHeadDimension) {
-  EXPECT_EQ(KvBytesPerToken(World().options.config), 2u * 2 * 8 * 4);
+  EXPECT_EQ(KvBytesPerToken(World().options.config, KvType::kF32), 2u * 2 * 8 * 4);
 }
 
 }  // namespace

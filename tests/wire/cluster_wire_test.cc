@@ -50,6 +50,7 @@ Assignment SomeAssignment() {
   assignment.tensors = {tensor};
   assignment.kv_tokens = 4096;
   assignment.limits.max_position = 512;
+  assignment.kv_type = KvType::kF16;
   assignment.upstream = NodeId{0};
   assignment.downstream = NodeId{99};
   assignment.downstream_address = "10.0.0.7:7071";
@@ -135,6 +136,7 @@ TEST(ClusterWire, KeepsAnAssignment) {
   EXPECT_EQ(out->downstream, in.downstream);
   EXPECT_EQ(out->downstream_address, in.downstream_address);
   EXPECT_EQ(out->codec, CodecId::kF32);
+  EXPECT_EQ(out->kv_type, KvType::kF16);
 }
 
 TEST(ClusterWire, KeepsEveryFactOfAModel) {
@@ -147,7 +149,6 @@ TEST(ClusterWire, KeepsEveryFactOfAModel) {
   in.config.window = 512;
   in.config.window_period = 6;
   in.config.rope = {.dims = 6,
-                    .halves = true,
                     .base = 1e6f,
                     .scaling = RopeScaling::kYarn,
                     .factor = 4,
@@ -197,7 +198,9 @@ TEST(ClusterWire, RefusesABadAssignment) {
        {"max_released", [](M& m) { m.mutable_limits()->set_max_released(UINT32_MAX); }},
        {"max_position", [](M& m) { m.mutable_limits()->set_max_position(0); }},
        {"downstream_address", [](M& m) { m.set_downstream_address("nowhere"); }},
-       {"codec", [](M& m) { m.set_codec(9); }}});
+       {"codec", [](M& m) { m.set_codec(9); }},
+       {"kv_type", [](M& m) { m.set_kv_type(3); }},
+       {"q8_0", [](M& m) { m.set_kv_type(static_cast<uint32_t>(KvType::kQ8_0)); }}});
 }
 
 TEST(ClusterWire, KeepsAStageReport) {

@@ -17,7 +17,7 @@ constexpr size_t kMaxFrameBytes = 4 << 20;
 
 FakeCoordinator::FakeCoordinator(absl::Span<const uint8_t> model, int port, bool insecure)
     : file_(*ModelFile::Parse(model)),
-      config_(*ModelConfigFromGguf(file_)),
+      config_(*ModelConfigFromFile(file_)),
       transport_(insecure ? Transport::Insecure(kCoordinatorNode)
                           : Transport::Tls(ca_.Coordinator())) {
   specs_ = *StageTensors(config_, file_, {0, config_.layers});
