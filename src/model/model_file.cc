@@ -65,7 +65,8 @@ uint64_t ModelTensor::size_bytes() const {
 absl::Span<const uint8_t> ModelTensor::Bytes(uint64_t offset, uint64_t length,
                                              std::vector<uint8_t>& scratch) const {
   CHECK(offset <= size_bytes() && length <= size_bytes() - offset);
-  if (pieces.empty() || length == 0) return bytes.subspan(offset, length);
+  if (length == 0) return {};
+  if (pieces.empty()) return bytes.subspan(offset, length);
   const uint64_t piece_bytes = pieces[0].size();
   const uint64_t begin = offset % piece_bytes;
   if (length <= piece_bytes - begin) return pieces[offset / piece_bytes].subspan(begin, length);
