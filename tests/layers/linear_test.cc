@@ -40,6 +40,21 @@ TEST(Linear, ARowDependsOnNeitherBatchNorThreadsNorKernels) {
   }
 }
 
+TEST(Linear, ALongPromptIsTheSameInOnePieceAndInTwo) {
+  Random random(34);
+  for (DType dtype : {DType::kQ4_K, DType::kF16}) {
+    const size_t rows = 40, cols = 256, tokens = 600, first = 217;
+    const OwnedMatrix w = OwnedMatrix::Random(random, dtype, rows, cols);
+    const Matrix x = GaussianMatrix(random, tokens, cols);
+    Compute compute = *Compute::Create(2, "auto");
+    const Matrix whole = Product(compute, w.view(), x.ref());
+    const Matrix one = Product(compute, w.view(), {x.ref().row(0), first, cols});
+    const Matrix two = Product(compute, w.view(), {x.ref().row(first), tokens - first, cols});
+    EXPECT_TRUE(SameBits(one.ref().span(), {whole.ref().row(0), first * rows}));
+    EXPECT_TRUE(SameBits(two.ref().span(), {whole.ref().row(first), (tokens - first) * rows}));
+  }
+}
+
 TEST(Linear, FloatWeightsGiveTheDotProducts) {
   Random random(31);
   Compute compute = *Compute::Create(2, "auto");
@@ -100,20 +115,6 @@ TEST(Linear, DotProductsAreAsNearAsTheParityPackAsks) {
       const double exact = item["exact_dot"], ggml = item["ggml_dot"];
       EXPECT_NEAR(y.ref().row(0)[0], exact, 2 * std::fabs(ggml - exact) + 2e-2) << name;
     }
-  }
-}
-
-TEST(PackedMatrix, GroupsCanBePackedInAnyOrder) {
-  Random random(33);
-  for (DType dtype : kAllDtypes) {
-    const size_t rows = 50, cols = 256;
-    const std::vector<uint8_t> gguf = RandomGguf(random, dtype, rows, cols);
-    std::vector<uint8_t> whole(PackedMatrixBytes(dtype, rows, cols), 1), parts = whole;
-    PackMatrix(dtype, rows, cols, gguf.data(), whole.data());
-    for (size_t group : {3, 0, 2, 1}) {
-      PackGroups(dtype, rows, cols, gguf.data(), parts.data(), group, group + 1);
-    }
-    EXPECT_EQ(whole, parts) << DTypeName(dtype);
   }
 }
 
