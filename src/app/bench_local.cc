@@ -71,14 +71,14 @@ nlohmann::json BenchJson(const std::vector<BenchResult>& results) {
 }
 
 std::string BenchTableHeader() {
-  return absl::StrFormat("| %-28s | %10s | %8s | %7s | %16s | %18s |\n", "model", "size", "params",
+  return absl::StrFormat("| %-28s | %10s | %8s | %7s | %16s | %19s |\n", "model", "size", "params",
                          "threads", "test", "t/s") +
          "| ---------------------------- | ---------: | -------: | ------: | ---------------: | "
-         "-----------------: |\n";
+         "------------------: |\n";
 }
 
 std::string BenchTableRow(const ModelSummary& model, const BenchResult& result) {
-  return absl::StrFormat("| %-28.28s | %10s | %8s | %7d | %16s | %9.2f ± %6.2f |\n", model.title(),
+  return absl::StrFormat("| %-28.28s | %10s | %8s | %7d | %16s | %9.2f ± %7.2f |\n", model.title(),
                          FormatBytes(model.bytes), FormatParameters(model.parameters),
                          result.threads, BenchTestName(result.test), result.median(),
                          result.deviation());

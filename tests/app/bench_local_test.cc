@@ -55,7 +55,7 @@ TEST(BenchLocal, TableRowsAreAsWideAsTheirHeader) {
   const std::string row = BenchTableRow(model, {{false, 512, 1, 0}, 2, {44.2, 44.1}});
   EXPECT_THAT(row, HasSubstr("| llama 1.1B"));
   EXPECT_THAT(row, HasSubstr("pp512"));
-  EXPECT_THAT(row, HasSubstr("44.15 ±   0.07 |"));
+  EXPECT_THAT(row, HasSubstr("44.15 ±    0.07 |"));
   const std::string header = BenchTableHeader();
   EXPECT_EQ(row.size() - 1 /* ± has two bytes */, header.find('\n') + 1);
 }
