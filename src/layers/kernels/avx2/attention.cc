@@ -30,7 +30,7 @@ __m256 BroadcastHalf(const uint8_t* p) {
 }
 
 // p[q][i] = scale · (q · key i), for all 64 positions, seen or not. The same place of the next page
-// lies `ahead` bytes on.
+// lies `ahead` bytes on; it is asked for into the second-level cache, which has room for two pages.
 template <KvType kType, int kQueries, int kWide>
 void Scores(const AttendArgs& a, const uint8_t* keys, ptrdiff_t ahead, Batch* batch) {
   constexpr size_t kBytes = KvNumberBytes(kType);
@@ -42,7 +42,7 @@ void Scores(const AttendArgs& a, const uint8_t* keys, ptrdiff_t ahead, Batch* ba
     }
     for (size_t d = 0; d < a.head_dim; ++d) {
       const uint8_t* row = keys + (d * kKvPage + 8 * v) * kBytes;
-      __builtin_prefetch(row + ahead);
+      __builtin_prefetch(row + ahead, 0, 2);
       __m256 k[kWide];
       if (kType == KvType::kQ8_0 && d % kKvBlock == 0) {
         const uint8_t* from = scales + (d / kKvBlock * kKvPage + 8 * v) * 2;
@@ -127,7 +127,7 @@ void AddValues(const Batch& batch, const uint8_t* values, ptrdiff_t ahead, size_
   }
   for (size_t i = batch.first; i < batch.last; ++i) {
     const uint8_t* row = values + (i * head_dim + d) * kBytes;
-    __builtin_prefetch(row + ahead);
+    __builtin_prefetch(row + ahead, 0, 2);
     __m256 v[kWide];
     for (int j = 0; j < kWide; ++j) v[j] = Load8<kType>(row + 8 * j * kBytes);
     if (kType == KvType::kQ8_0) {

@@ -36,7 +36,7 @@ __m512 BroadcastHalf(const uint8_t* p) {
 }
 
 // p[q][i] = scale · (q · key i), for all 64 positions, seen or not. The same place of the next page
-// lies `ahead` bytes on.
+// lies `ahead` bytes on; it is asked for into the second-level cache, which has room for two pages.
 template <KvType kType, int kQueries, int kWide>
 void Scores(const AttendArgs& a, const uint8_t* keys, ptrdiff_t ahead, Batch* batch) {
   constexpr size_t kBytes = KvNumberBytes(kType);
@@ -48,7 +48,8 @@ void Scores(const AttendArgs& a, const uint8_t* keys, ptrdiff_t ahead, Batch* ba
     }
     for (size_t d = 0; d < a.head_dim; ++d) {
       const uint8_t* row = keys + (d * kKvPage + 16 * v) * kBytes;
-      for (size_t i = 0; i < 16 * kWide * kBytes; i += 64) __builtin_prefetch(row + i + ahead);
+      for (size_t i = 0; i < 16 * kWide * kBytes; i += 64)
+        __builtin_prefetch(row + i + ahead, 0, 2);
       if (kType == KvType::kQ8_0 && d % kKvBlock == 0) {
         const uint8_t* from = scales + (d / kKvBlock * kKvPage + 16 * v) * 2;
         for (int j = 0; j < kWide; ++j) scale[j] = Load16<KvType::kF16>(from + 32 * j);
@@ -125,7 +126,7 @@ void AddValues(const Batch& batch, const uint8_t* values, ptrdiff_t ahead, size_
   }
   for (size_t i = batch.first; i < batch.last; ++i) {
     const uint8_t* row = values + (i * head_dim + d) * kBytes;
-    for (size_t b = 0; b < 16 * kWide * kBytes; b += 64) __builtin_prefetch(row + b + ahead);
+    for (size_t b = 0; b < 16 * kWide * kBytes; b += 64) __builtin_prefetch(row + b + ahead, 0, 2);
     __m512 v[kWide];
     for (int j = 0; j < kWide; ++j) {
       v[j] = j == kWide - 1 && kWide == 1 ? LoadMasked<kType>(row, last)
