@@ -19,7 +19,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr uint64_t kMaxHeads = 65536;  // also values of a head
+constexpr uint64_t kMaxHeads = 65536;     // also values of a head
+constexpr uint64_t kMaxWidth = 1u << 20;  // of all heads
 
 // Not constexpr: string_view's constructor from a literal isn't in every build of Abseil.
 const HfClass kClasses[] = {
@@ -174,7 +175,8 @@ class Writer {
         JsonUintOr(config_, "num_key_value_heads", kind_.kv_heads == 0 ? heads_ : kind_.kv_heads));
     ASSIGN_OR_RETURN(head_dim_, JsonUintOr(config_, "head_dim",
                                            kind_.head_dim == 0 ? width / heads_ : kind_.head_dim));
-    if (std::max({heads_, kv_heads, head_dim_}) > kMaxHeads) {
+    if (std::max({heads_, kv_heads, head_dim_}) > kMaxHeads ||
+        std::max(heads_, kv_heads) * head_dim_ > kMaxWidth) {
       return absl::InvalidArgumentError(absl::StrCat(
           heads_, " heads, ", kv_heads, " for keys and values, of ", head_dim_, " values"));
     }

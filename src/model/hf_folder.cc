@@ -30,6 +30,7 @@ using nlohmann::json;
 constexpr size_t kMaxConfigBytes = 16u << 20;
 constexpr size_t kMaxTokenizerBytes = 64u << 20;  // Gemma 3's has 32 MB
 constexpr size_t kMaxShards = 1000;
+constexpr uint64_t kMaxRows = 1u << 21;  // of the embedding; Gemma 3 has 262144
 constexpr char kIndexName[] = "model.safetensors.index.json";
 
 absl::Status About(absl::string_view path, const absl::Status& status) {
@@ -182,6 +183,10 @@ class Folder {
     if (rows == 0) {
       return About(path_,
                    absl::InvalidArgumentError("there is no tensor model.embed_tokens.weight"));
+    }
+    if (rows > kMaxRows) {
+      return About(path_, absl::InvalidArgumentError(
+                              absl::StrCat("an embedding of ", rows, " rows, which no model has")));
     }
     const absl::Status status = ReadHfTokenizer(std::move(files), rows, model_);
     return status.ok() ? status : About(path_, status);

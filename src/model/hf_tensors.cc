@@ -148,9 +148,9 @@ std::vector<float> ToF32(const SafetensorsTensor& tensor, DType dtype) {
 
 // The matrices of one layer's experts.
 struct ExpertMatrices {
-  DType dtype;
-  std::vector<uint64_t> shape;  // of one
-  std::vector<absl::Span<const uint8_t>> pieces;
+  DType dtype = DType::kF32;
+  std::vector<uint64_t> shape;                                  // of one
+  absl::btree_map<uint64_t, absl::Span<const uint8_t>> pieces;  // by expert
 };
 
 class Adder {
@@ -189,14 +189,17 @@ class Adder {
   // After the last Add.
   absl::Status AddExperts() {
     for (auto& [name, experts] : experts_) {
-      for (size_t i = 0; i < experts.pieces.size(); ++i) {
-        if (!experts.pieces[i].empty()) continue;
+      // All are below the count (PlaceOfLayer), so that the first gap is the missing one.
+      uint64_t next = 0;
+      for (const auto& [expert, bytes] : experts.pieces) next += expert == next ? 1 : 0;
+      if (next != facts_.experts) {
         return absl::InvalidArgumentError(
-            absl::StrCat("expert ", i, " of ", facts_.experts, " has no matrix for ", name));
+            absl::StrCat("expert ", next, " of ", facts_.experts, " has no matrix for ", name));
       }
       std::vector<uint64_t> shape = std::move(experts.shape);
-      shape.push_back(experts.pieces.size());
-      AddTensor(name, experts.dtype, std::move(shape)).pieces = std::move(experts.pieces);
+      shape.push_back(facts_.experts);
+      ModelTensor& tensor = AddTensor(name, experts.dtype, std::move(shape));
+      for (const auto& [expert, bytes] : experts.pieces) tensor.pieces.push_back(bytes);
     }
     return absl::OkStatus();
   }
@@ -248,12 +251,8 @@ class Adder {
   absl::Status AddExpert(const SafetensorsTensor& tensor, DType dtype, const Place& place) {
     ExpertMatrices& experts = experts_[place.name];
     if (experts.pieces.empty()) {
-      if (facts_.experts > kMaxExperts) {
-        return absl::InvalidArgumentError(absl::StrCat(facts_.experts, " experts"));
-      }
       experts.dtype = dtype;
       experts.shape = ShapeOf(tensor);
-      experts.pieces.resize(facts_.experts);
     }
     if (tensor.shape.size() != 2 || experts.dtype != dtype || experts.shape != ShapeOf(tensor)) {
       return absl::InvalidArgumentError(
@@ -263,8 +262,6 @@ class Adder {
     experts.pieces[*place.expert] = tensor.bytes;
     return absl::OkStatus();
   }
-
-  static constexpr uint64_t kMaxExperts = 4096;
 
   const HfModel& facts_;
   ModelContents& model_;
