@@ -2,7 +2,7 @@
 # Installs what the build and the tests need on Debian 12, with apt. Says nothing and is quick when all is there.
 #
 #   scripts/install-deps.sh           to build and to run
-#   scripts/install-deps.sh --tests   also QEMU for the tests on an emulated ARM, and Node.js and npm, unless there is
+#   scripts/install-deps.sh --tests   also QEMU and SIMDe for tests on emulated CPUs, and Node.js and npm, unless there is
 #                                     an npm, for the test with the openai client
 set -euo pipefail
 
@@ -19,7 +19,7 @@ packages=(
 case "${1:-}" in
   '') ;;
   --tests)
-    packages+=(qemu-user-static)
+    packages+=(qemu-user-static libsimde-dev)
     command -v npm >/dev/null || packages+=(nodejs npm)
     ;;
   *) echo "usage: $0 [--tests]" >&2; exit 2 ;;

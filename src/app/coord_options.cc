@@ -87,7 +87,8 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
       ->capture_default_str();
   app.add_option("--threads", flags.threads, "Threads that compute; 0: one per CPU")
       ->capture_default_str();
-  app.add_option("--kernels", flags.kernels, "auto, scalar, avx2 or avx512")->capture_default_str();
+  app.add_option("--kernels", flags.kernels, "auto, scalar, avx2, avx512, neon or neon_dotprod")
+      ->capture_default_str();
   app.add_option("--kv-type", flags.kv_type,
                  "What keys and values are kept in on all nodes: f32, f16, q8_0, or auto (f16, but "
                  "f32 for small models)")

@@ -91,7 +91,8 @@ void AddWorkerFlags(CLI::App& app, WorkerFlags& flags) {
   app.add_option("--advertise", flags.advertise,
                  "HOST or HOST:PORT where other nodes reach --listen, behind NAT or Docker; "
                  "default: the address that the coordinator sees");
-  app.add_option("--kernels", flags.kernels, "auto, scalar, avx2 or avx512")->capture_default_str();
+  app.add_option("--kernels", flags.kernels, "auto, scalar, avx2, avx512, neon or neon_dotprod")
+      ->capture_default_str();
   app.add_flag("--insecure", flags.insecure, "No TLS and no token; on loopback addresses only");
   app.add_option("--log-level", flags.log_level, "trace, debug, info, warn, error or off")
       ->capture_default_str();

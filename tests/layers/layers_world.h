@@ -120,13 +120,27 @@ class OwnedMatrix {
   PackedMatrix view_;
 };
 
-// The tables that this machine runs; the first is the definition.
+#ifdef EFEDLLM_EMULATED_AVX512
+extern const KernelTable
+    kEmulatedAvx512Table;  // tests/emulated_avx512; its row operations are AVX2
+#endif
+
+// The tables that this machine runs; the first is the definition. AVX-512's stands there twice:
+// once with its intrinsics emulated, for machines without them.
 inline std::vector<const KernelTable*> RunnableKernels() {
   std::vector<const KernelTable*> tables = {&ScalarKernels()};
   for (const KernelTable* table :
        {Avx2Kernels(), Avx512Kernels(), NeonKernels(), NeonDotprodKernels()}) {
     if (table != nullptr) tables.push_back(table);
   }
+#ifdef EFEDLLM_EMULATED_AVX512
+  static const KernelTable emulated = [] {
+    KernelTable table = kEmulatedAvx512Table;
+    table.name = "emulated_avx512";
+    return table;
+  }();
+  if (Avx2Kernels() != nullptr) tables.push_back(&emulated);
+#endif
   return tables;
 }
 

@@ -32,8 +32,10 @@ struct Case {
 using Logits = std::vector<std::vector<float>>;
 
 struct Loaded {
-  Loaded(const ModelFile& file, KvType kv_type, int threads, const std::string& kernels)
-      : compute(*Compute::Create(threads, kernels)) {
+  // kernels: null for those that Compute would choose.
+  Loaded(const ModelFile& file, KvType kv_type, int threads, const KernelTable* kernels)
+      : compute(*Compute::Create(threads, "auto")) {
+    if (kernels != nullptr) compute.kernels = kernels;
     LocalModelOptions options;
     options.kv_type = kv_type;
     options.kv_tokens = 65 * 64;
@@ -79,7 +81,7 @@ class ModelBits : public testing::TestWithParam<Case> {
     while (tokens_.size() < kTokens) tokens_.push_back(static_cast<int32_t>(random.Below(90)));
   }
 
-  Loaded Load(int threads, const std::string& kernels) const {
+  Loaded Load(int threads, const KernelTable* kernels = nullptr) const {
     return Loaded(*file_, GetParam().kv_type, threads, kernels);
   }
 
@@ -90,7 +92,7 @@ class ModelBits : public testing::TestWithParam<Case> {
 
 TEST_P(ModelBits, AreThoseOfEveryTableOfKernels) {
   for (const KernelTable* table : RunnableKernels()) {
-    EXPECT_EQ(HashOf(Load(0, table->name).Run(tokens_, 0)), GetParam().sha256) << table->name;
+    EXPECT_EQ(HashOf(Load(0, table).Run(tokens_, 0)), GetParam().sha256) << table->name;
   }
 }
 
@@ -100,7 +102,7 @@ TEST_P(ModelBits, AreTheSameForAnyThreadsAndChunks) {
     uint32_t chunk;
   } all[] = {{1, 1}, {2, 7}, {3, 64}, {4, 0}};
   for (const auto& c : all) {
-    EXPECT_EQ(HashOf(Load(c.threads, "auto").Run(tokens_, c.chunk)), GetParam().sha256)
+    EXPECT_EQ(HashOf(Load(c.threads).Run(tokens_, c.chunk)), GetParam().sha256)
         << c.threads << " threads, chunks of " << c.chunk;
   }
 }
@@ -108,7 +110,7 @@ TEST_P(ModelBits, AreTheSameForAnyThreadsAndChunks) {
 // A sequence among others that go on by one token each, as requests do that are served at once.
 TEST_P(ModelBits, AreTheSameInAnyBatch) {
   constexpr uint32_t kSteps = 2;
-  Loaded loaded = Load(2, "auto");
+  Loaded loaded = Load(2);
   const Logits alone = loaded.Run(tokens_, 0);
   ASSERT_EQ(HashOf(alone), GetParam().sha256);
   uint64_t id = 1000;
