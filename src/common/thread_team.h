@@ -9,9 +9,9 @@
 
 namespace efedllm {
 
-// Chunks are taken one by one from a counter, so that a descheduled thread delays one chunk and not
-// the loop. Helpers spin briefly for the next loop, then sleep. Which thread runs a chunk must not
-// matter to the result.
+// Each thread takes the chunks of its share one by one, then those that others have left, so that a
+// descheduled thread delays one chunk and not the loop. Helpers spin briefly for the next loop,
+// then sleep. Which thread runs a chunk must not matter to the result.
 class ThreadTeam {
  public:
   // threads: those that compute, the caller of ParallelFor included. 0 and 1: everything runs on

@@ -12,8 +12,9 @@ namespace {
 // the weights less often. Kernels take 64 columns at a time.
 constexpr size_t kPanelBytes = 1 << 20;
 constexpr size_t kPanelStep = 64, kMaxPanelColumns = 256;
-// Weights that one chunk reads: long enough to stream, short enough to balance.
-constexpr size_t kChunkBytes = 96 * 1024;
+// Weights that one chunk reads: some microseconds of streaming, which is what a loop's end waits
+// for.
+constexpr size_t kChunkBytes = 40 * 1024;
 constexpr size_t kQuantizeRowsPerChunk = 4;
 
 bool IsQuantized(DType dtype) { return BlockValues(dtype) > 1; }
