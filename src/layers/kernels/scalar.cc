@@ -1,12 +1,13 @@
 // The definition of the matrix products, and the table of all definitions: plain loops in the order
 // that docs/numerics.md writes down.
+#include "layers/kernels/scalar.h"
+
 #include <cmath>
 #include <cstring>
 #include <utility>
 
 #include "layers/kernels/group_layout.h"
 #include "layers/kernels/kernel_table.h"
-#include "layers/kernels/scalar.h"
 #include "layers/packed_matrix.h"
 #include "tensor/half.h"
 

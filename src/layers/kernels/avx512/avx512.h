@@ -45,8 +45,8 @@ void Attend(const AttendArgs& a);
   const __m512 result = _mm512_mul_ps(_mm512_mul_ps(y, low), high);
   const __mmask16 above = _mm512_cmp_ps_mask(x, _mm512_set1_ps(kExpHigh), _CMP_GT_OQ);
   const __mmask16 not_below = _mm512_cmp_ps_mask(x, _mm512_set1_ps(kExpLow), _CMP_NLT_UQ);
-  return _mm512_maskz_mov_ps(
-      not_below, _mm512_mask_mov_ps(result, above, _mm512_set1_ps(__builtin_inff())));
+  return _mm512_maskz_mov_ps(not_below,
+                             _mm512_mask_mov_ps(result, above, _mm512_set1_ps(__builtin_inff())));
 }
 
 }  // namespace efedllm::avx512
