@@ -96,7 +96,7 @@ struct Coordinator::Parts {
   StateDirLock lock;
   prometheus::Registry registry;
 
-  Compute head_compute, own_compute;
+  Compute compute;  // of the head, and of all layers when computing alone
   std::unique_ptr<ServedModel> model;
   StepLimits limits;
   KvType kv_type = KvType::kF32;
@@ -130,9 +130,8 @@ struct Coordinator::Parts {
 
 absl::Status Coordinator::Parts::Load() {
   const int threads = static_cast<int>(options.own.threads);
-  ASSIGN_OR_RETURN(head_compute, Compute::Create(threads, options.kernels));
-  ASSIGN_OR_RETURN(own_compute, Compute::Create(threads, options.kernels));
-  ASSIGN_OR_RETURN(model, ServedModel::Load(options.model, head_compute));
+  ASSIGN_OR_RETURN(compute, Compute::Create(threads, options.kernels));
+  ASSIGN_OR_RETURN(model, ServedModel::Load(options.model, compute));
   RETURN_IF_ERROR(CheckModelTensors(model->config, model->file));
   limits = LimitsOf(options, model->config);
   kv_type = options.kv_type.value_or(AutoKvType(model->config));
@@ -178,10 +177,10 @@ absl::Status Coordinator::Parts::Listen() {
   receiver =
       std::make_unique<HopReceiver>(*transport, MaxStepFrameBytes(limits, model->config.d_model));
   inbox.reset(new HopInbox{*receiver, {}});
-  builder = std::make_unique<EpochBuilder>(
-      EpochParts{*database, *transport, model->file, model->config, *hasher, *weight_cache,
-                 *weights, *inbox, own_compute},
-      EpochOptions{limits, options.codec, kv_type});
+  builder =
+      std::make_unique<EpochBuilder>(EpochParts{*database, *transport, model->file, model->config,
+                                                *hasher, *weight_cache, *weights, *inbox, compute},
+                                     EpochOptions{limits, options.codec, kv_type});
   pipeline = std::make_unique<SwitchingPipeline>(
       [this](size_t active) { keeper->SetActiveSequences(active); });
   keeper =

@@ -43,7 +43,8 @@ TEST(CoordOptions, FindsItsStateDirByUserAndEnvironment) {
   machine.user.xdg_state_home = "/x";
   EXPECT_EQ(DefaultStateDir(machine.user, kCoordinatorState).value(), "/x/efedllm/coordinator");
   machine.user.root = true;
-  EXPECT_EQ(DefaultStateDir(machine.user, kCoordinatorState).value(), "/var/lib/efedllm/coordinator");
+  EXPECT_EQ(DefaultStateDir(machine.user, kCoordinatorState).value(),
+            "/var/lib/efedllm/coordinator");
   EXPECT_FALSE(DefaultStateDir(DaemonUser(), kCoordinatorState).ok());
 }
 

@@ -20,8 +20,7 @@ class OpenAiApiTest : public testing::Test {
   void SetUp() override {
     LocalPipelineOptions options;
     options.kv_tokens = 8192;
-    pipeline_ =
-        *LocalPipeline::Create(Seedling().config, Seedling().file, options, compute_);
+    pipeline_ = *LocalPipeline::Create(Seedling().config, Seedling().file, options, compute_);
     scheduler_ =
         std::make_unique<Scheduler>(clock_, Seedling(), *pipeline_, SchedulerOptions{}, registry_);
     api_ = std::make_unique<OpenAiApi>(clock_, Seedling(), *scheduler_, registry_);
