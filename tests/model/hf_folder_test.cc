@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -176,6 +177,53 @@ TEST_F(HfFolder, JoinsExperts) {
   EXPECT_EQ(gate.Bytes(0, 16, scratch), BytesOf(F16({1, 2, 3, 4, 5, 6, 7, 8})));
   EXPECT_EQ(gate.Bytes(8, 8, scratch).data(), gate.pieces[1].data());  // not copied
   EXPECT_EQ(file->FindTensor("blk.0.ffn_gate_inp.weight")->gguf_type, 0u);
+}
+
+TEST_F(HfFolder, ReadsTheTextPartOfGemma3) {
+  json text = config_;
+  text.erase("architectures");
+  text["head_dim"] = 4;
+  text["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8}};
+  config_ = {{"architectures", {"Gemma3ForConditionalGeneration"}},
+             {"text_config", text},
+             {"vision_config", json::object()}};
+  for (HfTensor& tensor : tensors_) tensor.name = "language_model." + tensor.name;
+  Add("vision_tower.vision_model.head.weight", {2, 2});
+  Add("model.multi_modal_projector.mm_soft_emb_norm.weight", {2});
+  const auto file = Open();
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->tensors().size(), 2u);
+  EXPECT_EQ(*file->GetString("general.architecture"), "gemma3");
+  EXPECT_EQ(*file->GetFloat("gemma3.rope.freq_base"), 1e6);
+  EXPECT_EQ(*file->GetFloat("gemma3.rope.scaling.factor"), 8);
+  EXPECT_EQ(*file->GetUint("gemma3.attention.head_count_kv"), 4u);  // the class's own default
+}
+
+TEST_F(HfFolder, ReadsRopeScalings) {
+  config_["rope_scaling"] = {
+      {"rope_type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 32}};
+  config_["max_position_embeddings"] = 32;
+  const auto yarn = Open();
+  ASSERT_TRUE(yarn.ok()) << yarn.status();
+  EXPECT_EQ(*yarn->GetString("llama.rope.scaling.type"), "yarn");
+  EXPECT_EQ(*yarn->GetUint("llama.rope.scaling.original_context_length"), 32u);
+  EXPECT_EQ(*yarn->GetUint("llama.context_length"), 128u);
+
+  config_["rope_scaling"] = {
+      {"type", "longrope"}, {"long_factor", {2, 3}}, {"short_factor", {1, 1.5}}};
+  config_["architectures"] = {"Phi3ForCausalLM"};
+  config_["original_max_position_embeddings"] = 8;
+  const auto phi = Open();
+  ASSERT_TRUE(phi.ok()) << phi.status();
+  EXPECT_THAT(FloatsOf(*phi->FindTensor("rope_factors_long.weight")), ElementsAre(2, 3));
+  EXPECT_THAT(FloatsOf(*phi->FindTensor("rope_factors_short.weight")), ElementsAre(1, 1.5));
+  EXPECT_NEAR(*phi->GetFloat("phi3.rope.scaling.attn_factor"), std::sqrt(1 + 2.0 / 3), 1e-9);
+
+  config_["rope_scaling"]["short_factor"] = {1};
+  EXPECT_THAT(Error(), HasSubstr("\"short_factor\" of \"rope_scaling\" is not a list of 2"));
+  config_.erase("rope_scaling");
+  config_["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5e5}};
+  EXPECT_EQ(*Open()->GetFloat("phi3.rope.freq_base"), 5e5);
 }
 
 TEST_F(HfFolder, NamesWhatItCantRun) {
