@@ -50,6 +50,38 @@ TEST(Cluster, ReproducesTheRecordedStory) {
   }
 }
 
+TEST(Cluster, RunsEveryArchitectureOverWorkers) {
+  const std::string models = EFEDLLM_SOURCE_DIR "/../shared/parity/models/";
+  if (!std::filesystem::exists(models)) GTEST_SKIP() << "no parity pack here";
+  for (const char* name :
+       {"gemma2", "gemma3", "llama-yarn", "mixtral", "phi3", "qwen2", "qwen3", "qwen3moe"}) {
+    const std::string base = models + name + "/" + name + "-f16";
+    std::ifstream record(base + ".json");
+    const auto answers = nlohmann::json::parse(record);
+    const auto& last = answers.at("cases").back();
+    const size_t workers = answers.at("n_layer").get<size_t>() > 1 ? 2 : 1;
+    ClusterWorld world(base + ".gguf", workers);
+    for (size_t i = 0; i < workers; ++i) world.Join();
+    ASSERT_TRUE(world.AwaitServing(workers)) << name;
+    EXPECT_EQ(world.Generate(last.at("prompt").get<std::vector<int32_t>>(), 32).tokens,
+              last.at("exact").at("greedy").get<std::vector<int32_t>>())
+        << name;
+  }
+}
+
+TEST(Cluster, KeepsKeysAndValuesAlikeOnAllNodes) {
+  for (const KvType type : {KvType::kF16, KvType::kQ8_0}) {
+    const auto generate = [type](size_t workers) {
+      ClusterWorld world(kSeedlingPath, workers,
+                         [type](CoordinatorOptions& options) { options.kv_type = type; });
+      for (size_t i = 0; i < workers; ++i) world.Join();
+      EXPECT_TRUE(world.AwaitServing(workers));
+      return world.Generate(SeedlingTokens(kPrompt), 80).tokens;
+    };
+    EXPECT_EQ(generate(2), generate(0)) << std::string(KvTypeName(type));
+  }
+}
+
 TEST(Cluster, ServesSeveralRequestsAtOnce) {
   ClusterWorld world(kSeedlingPath, 2);
   world.Join();
