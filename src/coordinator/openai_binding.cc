@@ -37,7 +37,9 @@ ApiResult<std::vector<int32_t>> ChatPrompt(const ApiRequest& request, const Serv
   size_t bytes = 0;
   for (const ChatMessage& message : request.messages) bytes += message.content.size();
   if (auto error = RefuseHopeless(bytes, request, model, max_positions)) return *error;
-  const auto pieces = model.chat_template->Render(request.messages);
+  ChatOptions options;
+  options.variables = request.template_variables;
+  const auto pieces = model.chat_template->Render(request.messages, options);
   if (!pieces.ok()) {
     return ApiError{400, std::string(pieces.status().message()), "messages", ""};
   }

@@ -217,6 +217,16 @@ void ReadMessages(FieldReader& fields, ApiRequest& request) {
   }
 }
 
+// What vLLM and others hand to the template: {"enable_thinking": false} and the like.
+void ReadTemplateVariables(FieldReader& fields, ApiRequest& request) {
+  const json* value = fields.Find("chat_template_kwargs");
+  if (value == nullptr) return;
+  if (!value->is_object()) {
+    return fields.Fail("chat_template_kwargs", "chat_template_kwargs must be an object");
+  }
+  request.template_variables = *value;
+}
+
 void RefuseUnsupportedChat(FieldReader& fields) {
   for (const char* name : {"tools", "functions", "audio", "prediction", "web_search_options"}) {
     if (!IsBlank(fields.Find(name))) return RefuseUnsupported(fields, name);
@@ -242,7 +252,7 @@ void RefuseUnsupportedChat(FieldReader& fields) {
 }  // namespace
 
 ApiResult<ApiRequest> ParseCompletionRequest(absl::string_view body) {
-  ApiResult<json> parsed = ParseJsonObject(body);
+  ApiResult<json> parsed = ParseRequestBody(body);
   if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
   FieldReader fields(std::get<json>(parsed));
   ApiRequest request;
@@ -264,7 +274,7 @@ ApiResult<ApiRequest> ParseCompletionRequest(absl::string_view body) {
 }
 
 ApiResult<ApiRequest> ParseChatRequest(absl::string_view body) {
-  ApiResult<json> parsed = ParseJsonObject(body);
+  ApiResult<json> parsed = ParseRequestBody(body);
   if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
   FieldReader fields(std::get<json>(parsed));
   ApiRequest request;
@@ -272,6 +282,7 @@ ApiResult<ApiRequest> ParseChatRequest(absl::string_view body) {
   ReadCommon(fields, request);
   RefuseUnsupportedChat(fields);
   ReadMessages(fields, request);
+  ReadTemplateVariables(fields, request);
   const bool logprobs = fields.Bool("logprobs").value_or(false);
   const auto top = fields.Integer("top_logprobs", 0, kMaxTopLogprobs);
   if (top.has_value() && !logprobs) {

@@ -29,8 +29,9 @@ using RequestPrompt = std::variant<std::string, std::vector<int32_t>>;
 struct ApiRequest {
   bool chat = false;
   std::optional<std::string> model;
-  std::vector<RequestPrompt> prompts;  // completions: at least one
-  std::vector<ChatMessage> messages;   // chat: at least one
+  std::vector<RequestPrompt> prompts;         // completions: at least one
+  std::vector<ChatMessage> messages;          // chat: at least one
+  nlohmann::ordered_json template_variables;  // chat_template_kwargs: an object, or null
   std::optional<uint32_t> max_tokens;
   SamplingOptions sampling;  // but for the seed; valid
   std::optional<int64_t> seed;

@@ -2,39 +2,22 @@
 
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "common/status_macros.h"
 #include "spdlog/spdlog.h"
 
 namespace efedllm {
-namespace {
-
-std::string IdFromPath(absl::string_view path) {
-  const size_t slash = path.rfind('/');
-  if (slash != absl::string_view::npos) path.remove_prefix(slash + 1);
-  absl::ConsumeSuffix(&path, ".gguf");
-  return std::string(path);
-}
-
-absl::StatusOr<ChatTemplate> FindChatTemplate(const ModelFile& file) {
-  const auto text = file.GetString("tokenizer.chat_template");
-  return ChatTemplate::Recognise(text.ok() ? *text : absl::string_view());
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const std::string& path,
                                                                Compute& head_compute) {
   std::unique_ptr<ServedModel> model(new ServedModel);
-  model->id = IdFromPath(path);
+  model->id = ModelNameFromPath(path);
   ASSIGN_OR_RETURN(model->file, ModelFile::Open(path));
   ASSIGN_OR_RETURN(model->config, ModelConfigFromFile(model->file));
   model->context = model->config.context;
   ASSIGN_OR_RETURN(model->tokenizer, Tokenizer::Create(model->file));
-  model->chat_template = FindChatTemplate(model->file);
+  model->chat_template = ChatTemplate::ForModel(model->file, *model->tokenizer);
   if (!model->chat_template.ok()) {
     spdlog::warn("{}: no chat completions: {}", model->id,
                  std::string(model->chat_template.status().message()));

@@ -2,48 +2,75 @@
 #ifndef EFEDLLM_TEXT_CHAT_TEMPLATE_H_
 #define EFEDLLM_TEXT_CHAT_TEMPLATE_H_
 
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "model/model_file.h"
+#include "text/chat_families.h"
+#include "text/jinja/template.h"
 #include "text/tokenizer.h"
 
 namespace efedllm {
 
 struct ChatMessage {
-  std::string role;  // system, user, assistant
+  std::string role;  // system (or developer), user, assistant, tool
   std::string content;
 };
 
-// Immutable; thread-safe. No Jinja is run: a family is recognised by its template's text, and its
-// rules are written here.
+struct ChatOptions {
+  bool add_generation_prompt = true;  // the prompt ends where the assistant's answer begins
+  absl::Time now = absl::Now();       // for templates that tell the date
+  // An object: more variables for the template, such as "tools" or "enable_thinking". A built-in
+  // family knows none. Their strings count as the client's.
+  nlohmann::ordered_json variables;
+};
+
+// Immutable; thread-safe.
 class ChatTemplate {
  public:
-  // Recognises the family (ChatML, Llama 2, Llama 3) by the text of tokenizer.chat_template.
-  // Unimplemented: no family fits; the message quotes the template's beginning. FailedPrecondition:
-  // the text is empty (the model has no template).
-  static absl::StatusOr<ChatTemplate> Recognise(absl::string_view template_text);
+  // template_text: the file's tokenizer.chat_template, which is interpreted. The family that its
+  // text belongs to stands in where the interpreter can't run it. An empty text: the family by the
+  // model's special tokens, else "plain". A family's name instead of a text is that family.
+  // Unimplemented: a template beyond the interpreter, of no known family; says the line and why.
+  static absl::StatusOr<ChatTemplate> Create(absl::string_view template_text,
+                                             const Tokenizer& tokenizer);
+  // The same for a model's file.
+  static absl::StatusOr<ChatTemplate> ForModel(const ModelFile& file, const Tokenizer& tokenizer);
 
-  // The prompt for Tokenizer::EncodePrompt with add_special, ending where the assistant's answer
-  // begins: equal to what the Jinja template makes, without its first BOS (add_special adds that).
-  // Contents are pieces that are not special, so "<|im_end|>" in a message stays plain text.
-  // InvalidArgument: a role that the family doesn't have, an order of roles that it doesn't allow,
-  // or no messages. The role "developer" means "system".
-  absl::StatusOr<std::vector<PromptPiece>> Render(const std::vector<ChatMessage>& messages) const;
+  // The prompt for Tokenizer::EncodePrompt with add_special: without its first BOS where that adds
+  // one. What a client wrote, in messages and variables, is in pieces that are not special, so that
+  // "<|im_end|>" in a message stays plain text, whatever the template does to it.
+  // A system message goes into the user's behind it where the template has no place for it.
+  // InvalidArgument: no messages, a role that none has, or what the template refuses.
+  absl::StatusOr<std::vector<PromptPiece>> Render(const std::vector<ChatMessage>& messages,
+                                                  const ChatOptions& options = {}) const;
 
-  absl::string_view family() const;  // "chatml", "llama2", "llama3"
+  // "chatml", "llama-3" ...; "interpreted" for a template of no family that we know.
+  absl::string_view family() const { return family_ == nullptr ? "interpreted" : family_->name; }
+  // Whether the model's own template runs, rather than the family's.
+  bool is_interpreted() const { return template_.has_value(); }
 
  private:
-  enum class Family { kChatMl, kLlama2, kLlama3 };
-  explicit ChatTemplate(Family family) : family_(family) {}
+  ChatTemplate() = default;
+  absl::StatusOr<jinja::MarkedText> Interpret(const std::vector<ChatMessage>& messages,
+                                              const ChatOptions& options) const;
+  // Finds out what the template makes of messages.
+  absl::Status Probe();
 
-  Family family_;
-  bool trims_content_ = false;  // whitespace around a message's content goes (Llama 3 always)
-  std::string default_system_;  // ChatML: the system turn where the messages have none; may be ""
-  // Llama 3.1 and later: what their system turn begins with; else "". Today is the template's own
-  // fallback date, not the clock's, so that the same messages are the same prompt on every day.
-  std::string knowledge_dates_;
+  const ChatFamily* family_ = nullptr;
+  std::optional<jinja::Template> template_;
+  std::string bos_;
+  std::string eos_;
+  bool tokenizer_adds_bos_ = false;
+  bool knows_developer_ = false;  // a role that is the system's elsewhere
+  bool wants_parts_ = false;      // contents as [{"type": "text", "text": ...}]
+  bool has_system_ = true;
 };
 
 }  // namespace efedllm
