@@ -29,6 +29,21 @@ void Add(float* x, const float* y, size_t n);
 void AddScaled(float* y, const float* x, size_t n, float scale);
 void Exp(const float* x, size_t n, float* y);
 
+static constexpr size_t kRows = 16;  // of a group
+
+// The first `rows` of a group's sums, or all.
+[[maybe_unused]] static inline void StoreRows(float* y, size_t rows, __m256 low, __m256 high) {
+  if (rows >= kRows) {
+    _mm256_storeu_ps(y, low);
+    _mm256_storeu_ps(y + 8, high);
+    return;
+  }
+  alignas(32) float all[kRows];
+  _mm256_store_ps(all, low);
+  _mm256_store_ps(all + 8, high);
+  __builtin_memcpy(y, all, rows * sizeof(float));
+}
+
 // The first columns to read a group are bound by memory. Their arithmetic hides the loads behind it
 // from the CPU, so that weights are asked for this many bytes ahead (measured on Sapphire Rapids,
 // Q8_0: 79 % of the read bandwidth without, 95 % with).

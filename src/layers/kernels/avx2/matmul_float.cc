@@ -4,8 +4,6 @@
 namespace efedllm::avx2 {
 namespace {
 
-constexpr size_t kRows = 16;
-
 // Eight weights, widened; i counts weights.
 struct F32 {
   static constexpr size_t kBytes = 4;
@@ -24,18 +22,6 @@ struct Bf16 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
   }
 };
-
-void StoreRows(float* y, size_t rows, __m256 low, __m256 high) {
-  if (rows >= kRows) {
-    _mm256_storeu_ps(y, low);
-    _mm256_storeu_ps(y + 8, high);
-    return;
-  }
-  alignas(32) float all[kRows];
-  _mm256_store_ps(all, low);
-  _mm256_store_ps(all + 8, high);
-  __builtin_memcpy(y, all, rows * sizeof(float));
-}
 
 // kGroups groups of 16 rows from row first on, times kColumns columns from column c on. One row of
 // activations alone needs two groups, to have enough sums in flight.

@@ -178,9 +178,8 @@ void Panel(const MatmulArgs& a, size_t row, size_t column, size_t columns) {
     if (columns - c >= 2) Tile<kFormat, 2>(from, &slab, x, a.x_stride, &c, acc);
     if (columns - c >= 1) Tile<kFormat, 1>(from, &slab, x, a.x_stride, &c, acc);
   }
-  const size_t rows = a.rows - row < kRows ? a.rows - row : kRows;
   for (size_t c = 0; c < columns; ++c) {
-    __builtin_memcpy(a.y + (column + c) * a.y_stride + row, acc[c], rows * sizeof(float));
+    StoreRows(a.y + (column + c) * a.y_stride + row, a.rows - row, acc[c][0], acc[c][1]);
   }
 }
 

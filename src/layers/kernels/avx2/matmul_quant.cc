@@ -76,11 +76,7 @@ void Row(const MatmulArgs& a, size_t row) {
       }
     }
   }
-  alignas(32) float all[kRows];
-  _mm256_store_ps(all, acc[0]);
-  _mm256_store_ps(all + 8, acc[1]);
-  const size_t rows = a.rows - row < kRows ? a.rows - row : kRows;
-  __builtin_memcpy(a.y + row, all, rows * sizeof(float));
+  StoreRows(a.y + row, a.rows - row, acc[0], acc[1]);
 }
 
 template <size_t kIndex>

@@ -8,8 +8,6 @@
 
 namespace efedllm::avx2 {
 
-static constexpr size_t kRows = 16;
-
 static inline __m128i Load128(const uint8_t* p) {
   return _mm_load_si128(reinterpret_cast<const __m128i*>(p));
 }
