@@ -236,6 +236,7 @@ class Adder {
     if (tensor.shape.size() == 1) {
       const std::vector<float> values = ToF32(tensor, dtype);
       std::vector<float> permuted;
+      permuted.reserve(rows);
       for (const uint64_t row : from) permuted.push_back(values[row]);
       model_.AddF32(name, ShapeOf(tensor), std::move(permuted));
       return absl::OkStatus();
