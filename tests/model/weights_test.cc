@@ -144,9 +144,9 @@ TEST(TensorHasher, HashesEachChunk) {
 TEST(TensorHasher, ServesManyThreads) {
   World world;
   TempDir dir;
-  const std::string path = dir.Write("model.gguf", world.bytes);
-  auto hasher = *TensorHasher::Create(world.file, dir.path());
-  const auto specs = *StageTensors(world.config, world.file, {0, 2});
+  const ModelFile file = *ModelFile::Open(dir.Write("model.gguf", world.bytes));
+  auto hasher = *TensorHasher::Create(file, dir.path());
+  const auto specs = *StageTensors(world.config, file, {0, 2});
   std::vector<std::vector<TensorSpec>> hashed(4);
   std::vector<std::thread> threads;
   for (auto& result : hashed) threads.emplace_back([&] { result = *hasher->Hash(specs); });
