@@ -73,9 +73,10 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
       ->capture_default_str();
   app.add_option("--http", flags.http, "Where the OpenAI API answers: HOST:PORT")
       ->capture_default_str();
-  app.add_option("--state-dir", flags.state_dir,
-                 "Keys, tokens and digests; default: /var/lib/efedllm/coordinator as root, else "
-                 "~/.local/state/efedllm/coordinator");
+  app.add_option(
+      "--state-dir", flags.state_dir,
+      "Keys, tokens, digests, packed weights; default: /var/lib/efedllm/coordinator as root, else "
+      "~/.local/state/efedllm/coordinator");
   app.add_option("--min-workers", flags.min_workers,
                  "Serve when so many workers joined; 0: compute alone until one joins")
       ->capture_default_str();
