@@ -139,7 +139,7 @@ class RopeWriter {
       const double smooth = std::clamp((context / wavelength - low) / (high - low), 0.0, 1.0);
       factors.push_back(static_cast<float>(1 / ((1 - smooth) / factor + smooth)));
     }
-    model_.AddF32("rope_freqs.weight", {factors.size()}, std::move(factors));
+    model_.AddF32("rope_freqs.weight", {dims_ / 2}, std::move(factors));
     return absl::OkStatus();
   }
 
@@ -188,7 +188,7 @@ class RopeWriter {
       }
       values.push_back(factor.get<float>());
     }
-    model_.AddF32(tensor, {values.size()}, std::move(values));
+    model_.AddF32(tensor, {dims_ / 2}, std::move(values));
     return absl::OkStatus();
   }
 
