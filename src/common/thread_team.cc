@@ -164,6 +164,7 @@ void ThreadTeam::ParallelFor(size_t chunks, absl::FunctionRef<void(size_t chunk)
     for (size_t i = 0; i < chunks; ++i) body(i);
     return;
   }
+  const absl::MutexLock lock(&turn_);
   Shared& shared = *shared_;
   shared.body = &body;
   shared.Deal(chunks);

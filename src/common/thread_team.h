@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <memory>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
+#include "absl/synchronization/mutex.h"
 
 namespace efedllm {
 
@@ -21,14 +23,16 @@ class ThreadTeam {
 
   int threads() const { return threads_; }
 
-  // Runs body(i) for all i in [0, chunks), and returns when all are done. One call at a time; body
-  // must not call it again.
-  void ParallelFor(size_t chunks, absl::FunctionRef<void(size_t chunk)> body);
+  // Runs body(i) for all i in [0, chunks), and returns when all are done. Callers on different
+  // threads take turns; body must not call it again.
+  void ParallelFor(size_t chunks, absl::FunctionRef<void(size_t chunk)> body)
+      ABSL_LOCKS_EXCLUDED(turn_);
 
  private:
   struct Shared;
 
   const int threads_;
+  absl::Mutex turn_;  // held while a loop runs
   std::unique_ptr<Shared> shared_;
 };
 

@@ -40,7 +40,7 @@ struct EpochParts {
   WeightCache& cache;  // of weights for computing alone
   WeightServer& weights;
   HopInbox& inbox;
-  Compute& compute;  // for computing alone, and for nothing else
+  Compute& compute;  // for computing alone
 };
 
 struct EpochOptions {

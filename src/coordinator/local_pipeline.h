@@ -37,8 +37,7 @@ struct LocalPipelineOptions {
 // in the cache yet are written to it meanwhile, by a thread of the lowest priority.
 class LocalPipeline final : public Pipeline {
  public:
-  // Loads the weights and makes a real forward pass. compute is borrowed, outlives this, and is
-  // used by nobody else at the same time.
+  // Loads the weights and makes a real forward pass. compute is borrowed and outlives this.
   static absl::StatusOr<std::unique_ptr<LocalPipeline>> Create(const ModelConfig& config,
                                                                const ModelFile& file,
                                                                const LocalPipelineOptions& options,

@@ -65,6 +65,21 @@ TEST(ThreadTeam, RunsEveryChunkOnceWhileOthersKeepTheCoresBusy) {
   EXPECT_EQ(runs, std::vector<int>(16, 100));
 }
 
+TEST(ThreadTeam, CallersTakeTurns) {
+  ThreadTeam team(3);
+  std::vector<std::vector<int>> runs(4, std::vector<int>(8, 0));
+  std::vector<std::thread> callers;
+  for (std::vector<int>& own : runs) {
+    callers.emplace_back([&team, &own] {
+      for (int loop = 0; loop < 200; ++loop) {
+        team.ParallelFor(own.size(), [&](size_t i) { ++own[i]; });
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(runs, std::vector<std::vector<int>>(4, std::vector<int>(8, 200)));
+}
+
 TEST(ThreadTeam, EndsWhileHelpersSleepSpinOrHaveNeverStarted) {
   for (int i = 0; i < 50; ++i) {
     ThreadTeam team(3);
