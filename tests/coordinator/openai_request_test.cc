@@ -165,6 +165,18 @@ TEST(OpenAiRequest, TakesWhatOpenAiClientsSendAnyway) {
   EXPECT_EQ(request.max_tokens, 9u);
 }
 
+TEST(OpenAiRequest, HandsTemplateVariablesOn) {
+  const auto parse = [](const std::string& kwargs) {
+    return ParseChatRequest(R"({"messages": [{"role": "user", "content": "x"}],)"
+                            R"("chat_template_kwargs": )" +
+                            kwargs + "}");
+  };
+  const auto request = parse(R"({"enable_thinking": false})");
+  ASSERT_TRUE(std::holds_alternative<ApiRequest>(request));
+  EXPECT_EQ(std::get<ApiRequest>(request).template_variables["enable_thinking"], false);
+  EXPECT_TRUE(std::holds_alternative<ApiError>(parse("[1]")));
+}
+
 TEST(OpenAiRequest, SaysWhereTheJsonIsBroken) {
   const auto message = [](absl::string_view body) {
     return Refused(ParseCompletionRequest(body)).message;
