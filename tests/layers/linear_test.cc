@@ -29,7 +29,8 @@ TEST(Linear, ARowDependsOnNeitherBatchNorThreadsNorKernels) {
     const Matrix want = Product(alone, w.view(), x.ref());
     for (const KernelTable* kernels : RunnableKernels()) {
       for (int threads : {0, 1, 2, 5}) {
-        Compute compute = *Compute::Create(threads, kernels->name);
+        Compute compute = *Compute::Create(threads, "auto");
+        compute.kernels = kernels;
         EXPECT_TRUE(SameBits(Product(compute, w.view(), x.ref()).ref().span(), want.ref().span()))
             << DTypeName(dtype) << " " << threads << " threads, " << kernels->name;
         const ConstMatrixRef one{x.ref().row(33), 1, cols};
