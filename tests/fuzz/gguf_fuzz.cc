@@ -22,7 +22,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const ModelTensor& tensor : file->tensors()) {
     if (!tensor.bytes.empty()) sum += tensor.bytes.front() + tensor.bytes.back();
   }
-  const absl::StatusOr<ModelConfig> config = ModelConfigFromGguf(*file);
+  const absl::StatusOr<ModelConfig> config = ModelConfigFromFile(*file);
   if (!config.ok()) return static_cast<int>(sum & 0);
   CHECK(ValidateModelConfig(*config).ok());
   const LayerRange all{0, config->layers};
