@@ -11,8 +11,8 @@
 
 namespace efedllm {
 
-// Weights of one layer's matrices that a token uses: of experts, those that it is sent to. Norms and
-// biases are left out.
+// Weights of one layer's matrices that a token uses: of experts, those that it is sent to. Norms
+// and biases are left out.
 uint64_t LayerParameters(const ModelConfig& config);
 
 // FLOPs of the layers over the step: 2 x parameters for each token, and 4 x heads x head_dim for

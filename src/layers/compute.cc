@@ -26,9 +26,8 @@ absl::StatusOr<const KernelTable*> FindKernels(absl::string_view name) {
     return absl::InvalidArgumentError(
         absl::StrCat("this CPU can't run the ", name, " kernels; use --kernels=auto"));
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("unknown kernels \"", name,
-                   "\"; choose auto, scalar, avx2, avx512, neon or neon_dotprod"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "unknown kernels \"", name, "\"; choose auto, scalar, avx2, avx512, neon or neon_dotprod"));
 }
 
 }  // namespace
