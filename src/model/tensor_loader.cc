@@ -105,6 +105,7 @@ absl::StatusOr<std::vector<StageTensor>> LoadTensors(const ModelFile& file,
                                                      std::vector<TensorSpec> specs,
                                                      const TensorSources& sources) {
   std::vector<StageTensor> tensors;
+  tensors.reserve(specs.size());
   for (TensorSpec& spec : specs) tensors.push_back({std::move(spec), nullptr});
   ThreadTeam alone(0);
   ThreadTeam& team = sources.team != nullptr ? *sources.team : alone;

@@ -164,6 +164,7 @@ absl::StatusOr<MarkedText> ChatTemplate::Interpret(const std::vector<ChatMessage
     variables.emplace_back(runtime.String(name).bytes(), value);
   }
   std::vector<Value> list;
+  list.reserve(messages.size());
   for (const ChatMessage& message : messages) {
     list.push_back(ValueOf(message, wants_parts_, runtime));
   }

@@ -108,6 +108,7 @@ Result Sort(const Value& self, const Arguments& arguments, Runtime& runtime) {
   }
   RETURN_IF_ERROR(SortKeys(keys, bound.Bool(0, false), runtime));
   std::vector<Value> sorted;
+  sorted.reserve(keys.size());
   for (const Keyed& key : keys) sorted.push_back(items[key.index]);
   return runtime.NewList(std::move(sorted));
 }
@@ -119,11 +120,13 @@ Result DictSort(const Value& self, const Arguments& arguments, Runtime& runtime)
   const bool by_value = bound[1].IsString() && bound[1].bytes() == "value";
   const auto& entries = self.dict()->entries;
   std::vector<Keyed> keys;
+  keys.reserve(entries.size());
   for (const auto& [key, value] : entries) {
     keys.push_back({SortKey(by_value ? value : key, bound.Bool(0, false), runtime), keys.size()});
   }
   RETURN_IF_ERROR(SortKeys(keys, bound.Bool(2, false), runtime));
   std::vector<std::pair<Value, Value>> sorted;
+  sorted.reserve(keys.size());
   for (const Keyed& key : keys) sorted.push_back(entries[key.index]);
   return PairsOf(sorted, runtime);
 }

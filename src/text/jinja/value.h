@@ -44,8 +44,8 @@ class Value {
   Value() = default;  // undefined
   // Of exactly one of the kinds in Data, so that no char* becomes a bool.
   template <typename T>
-  requires kIsOneOf<T, Data> Value(T data)
-      : data_(data) {}  // NOLINT(google-explicit-constructor): every kind is a value
+  // NOLINTNEXTLINE(google-explicit-constructor): every kind is a value.
+  requires kIsOneOf<T, Data> Value(T data) : data_(data) {}
 
   template <typename T>
   bool Is() const {
