@@ -62,15 +62,8 @@ void Add(Compute& compute, MatrixRef x, ConstMatrixRef y) {
 
 void AddBias(Compute& compute, MatrixRef x, absl::Span<const float> bias) {
   if (bias.empty()) return;
-  if (bias.empty()) return;
   CHECK(bias.size() == x.cols);
   ForRows(compute, x.rows, [&](size_t r) { compute.kernels->add(x.row(r), bias.data(), x.cols); });
-}
-
-void AddScaled(Compute& compute, MatrixRef y, ConstMatrixRef x, float scale) {
-  CHECK(x.rows == y.rows && x.cols == y.cols);
-  ForRows(compute, x.rows,
-          [&](size_t r) { compute.kernels->add_scaled(y.row(r), x.row(r), x.cols, scale); });
 }
 
 }  // namespace efedllm

@@ -30,9 +30,6 @@ void Add(Compute& compute, MatrixRef x, ConstMatrixRef y);
 // x = x + bias on every row. bias: [x.cols], or empty: none.
 void AddBias(Compute& compute, MatrixRef x, absl::Span<const float> bias);
 
-// y = x · scale + y, rounded once. Same shapes.
-void AddScaled(Compute& compute, MatrixRef y, ConstMatrixRef x, float scale);
-
 }  // namespace efedllm
 
 #endif  // EFEDLLM_LAYERS_ELEMENTWISE_H_
