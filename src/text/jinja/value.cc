@@ -131,8 +131,9 @@ const Value* Dict::Find(const Value& key, Runtime& runtime) const {
 }
 
 void Dict::Set(const Value& key, const Value& value, Runtime& runtime) {
-  if (const Value* old = Find(key, runtime)) {
-    *const_cast<Value*>(old) = value;  // NOLINT: an entry of this very dict
+  for (auto& [k, v] : entries) {
+    if (!Equals(k, key, runtime)) continue;
+    v = value;
     return;
   }
   runtime.Reserve(2 * sizeof(Value));
