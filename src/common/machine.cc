@@ -3,7 +3,6 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <fstream>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,18 +12,13 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "common/file.h"
 
 namespace efedllm {
 namespace {
 
-// A file of /proc or /sys, which has no size; empty: it is not there.
-std::string ReadKernelFile(const char* path) {
-  std::ifstream file(path);
-  std::string text(64 << 10, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(file.gcount()));
-  return text;
-}
+// A file of /proc or /sys; empty: it is not there.
+std::string ReadKernelFile(const char* path) { return ReadFile(path, 64 << 10).value_or(""); }
 
 // nullopt: no such file or no number ("max").
 std::optional<uint64_t> ReadNumber(const char* path) {
