@@ -22,7 +22,6 @@ void Fail(Sequence& sequence, const absl::Status& status) {
 void Batcher::BeginEpoch(const PipelineCapacity& capacity) {
   CHECK(!capacity_.has_value());
   capacity_ = capacity;
-  capacity_->stages = std::max<size_t>(capacity.stages, 1);
   last_step_ = 0;
 }
 
@@ -81,14 +80,16 @@ void Batcher::Admit() {
   while (!waiting_.empty() && running_.size() < most) {
     const std::shared_ptr<Sequence>& next = waiting_.front();
     const uint64_t kv_tokens = next->kv_tokens();
-    if (kv_tokens > capacity_->kv_tokens) {
-      Fail(*next, absl::UnavailableError(absl::StrCat(
-                      "the request needs KV memory for ", kv_tokens,
-                      " token positions, and the nodes have it for ", capacity_->kv_tokens)));
+    if (kv_tokens > capacity_->chains[0].kv_tokens) {
+      Fail(*next,
+           absl::UnavailableError(absl::StrCat("the request needs KV memory for ", kv_tokens,
+                                               " token positions, and the nodes have it for ",
+                                               capacity_->chains[0].kv_tokens)));
       waiting_.pop_front();
       continue;
     }
-    if (kv_reserved_ + kv_tokens > capacity_->kv_tokens) return;  // nobody overtakes: no starving
+    if (kv_reserved_ + kv_tokens > capacity_->chains[0].kv_tokens)
+      return;  // nobody overtakes: no starving
     kv_reserved_ += kv_tokens;
     running_.push_back(next);
     waiting_.pop_front();
@@ -101,7 +102,8 @@ void Batcher::TakeSpans(StepInFlight& next) {
   for (const auto& sequence : running_) {
     work.push_back({sequence->known(), sequence->submitted(), sequence->last_step});
   }
-  const StepRules rules{capacity_->stages, std::min(max_step_tokens_, capacity_->limits.max_tokens),
+  const StepRules rules{capacity_->chains[0].stages,
+                        std::min(max_step_tokens_, capacity_->limits.max_tokens),
                         capacity_->limits.max_spans};
   for (const PlannedSpan& planned : PlanStep(work, rules)) {
     const std::shared_ptr<Sequence>& sequence = running_[planned.sequence];

@@ -71,7 +71,9 @@ class Batcher {
   size_t running() const { return running_.size(); }
   size_t in_flight() const { return in_flight_.size(); }
   // Would another step fit into the stages, if there were work for it?
-  bool has_idle_stage() const { return serving() && in_flight_.size() < capacity_->stages; }
+  bool has_idle_stage() const {
+    return serving() && in_flight_.size() < capacity_->chains[0].stages;
+  }
   // That hold KV on the nodes.
   size_t holding_kv() const { return running_.size() + released_.size(); }
   uint64_t kv_reserved() const { return kv_reserved_; }

@@ -50,7 +50,7 @@ absl::Duration ClusterPipeline::Deadline(size_t tokens) const {
   return options_.least_deadline + kDeadlineFactor * options_.estimate(tokens);
 }
 
-absl::Status ClusterPipeline::Submit(Step step, Matrix hidden) {
+absl::Status ClusterPipeline::Submit(Step step, size_t /*chain*/, Matrix hidden) {
   const Epoch epoch = options_.capacity.epoch;
   if (step.epoch != epoch) {
     return absl::AbortedError(absl::StrCat("the present epoch is ", epoch.v));
@@ -59,7 +59,7 @@ absl::Status ClusterPipeline::Submit(Step step, Matrix hidden) {
   {
     absl::MutexLock lock(&mu_);
     if (!ended_.ok()) return absl::AbortedError(ended_.message());
-    if (in_flight_.size() > 2 * options_.capacity.stages) {
+    if (in_flight_.size() >= MaxStepsInFlight(options_.capacity.chains[0])) {
       return absl::ResourceExhaustedError("too many steps in flight");
     }
     const StepId id = step.id;
@@ -162,8 +162,8 @@ absl::Status ClusterPipeline::Probe(absl::Duration timeout) {
   Step release;
   release.epoch = step.epoch;
   release.released.push_back(kProbeSequence);
-  RETURN_IF_ERROR(Submit(std::move(step), std::move(hidden)));
-  RETURN_IF_ERROR(Submit(std::move(release), Matrix(0, options_.d_model)));
+  RETURN_IF_ERROR(Submit(std::move(step), 0, std::move(hidden)));
+  RETURN_IF_ERROR(Submit(std::move(release), 0, Matrix(0, options_.d_model)));
   for (int i = 0; i < 2; ++i) {
     const std::optional<StepResult> result = NextResult(until - absl::Now());
     if (!result) return absl::UnavailableError("the first step came not back in time");

@@ -50,7 +50,7 @@ class ClusterPipeline final : public Pipeline {
                   HopInbox& inbox);
 
   absl::StatusOr<PipelineCapacity> Capacity() const override ABSL_LOCKS_EXCLUDED(mu_);
-  absl::Status Submit(Step step, Matrix hidden) override ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status Submit(Step step, size_t chain, Matrix hidden) override ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<StepResult> NextResult(absl::Duration timeout) override ABSL_LOCKS_EXCLUDED(mu_);
   void SetActiveSequences(size_t) override {}
 

@@ -63,8 +63,7 @@ std::shared_ptr<ClusterPipeline> EpochBuilder::OverWorkers(
     std::function<void(const absl::Status&)> on_end) {
   ClusterPipelineOptions options;
   options.capacity.epoch = plan.epoch;
-  options.capacity.stages = plan.stages.size();
-  options.capacity.kv_tokens = plan.kv_tokens;
+  options.capacity.chains = {{plan.stages.size(), plan.kv_tokens}};
   options.capacity.limits = options_.limits;
   options.d_model = parts_.config.d_model;
   options.codec = options_.codec;

@@ -14,7 +14,7 @@
 namespace efedllm {
 namespace {
 
-constexpr size_t kMaxInFlight = 3;  // 2 x stages + 1
+const size_t kMaxInFlight = MaxStepsInFlight({1, 0});
 
 }  // namespace
 
@@ -37,8 +37,7 @@ absl::StatusOr<std::unique_ptr<LocalPipeline>> LocalPipeline::Create(
 
   PipelineCapacity capacity;
   capacity.epoch = options.epoch;
-  capacity.stages = 1;
-  capacity.kv_tokens = executor->kv_tokens_total();
+  capacity.chains = {{1, executor->kv_tokens_total()}};
   capacity.limits = stage.limits;
   std::unique_ptr<LocalPipeline> pipeline(new LocalPipeline(capacity, std::move(executor)));
   if (options.cache != nullptr) {
@@ -66,12 +65,12 @@ LocalPipeline::~LocalPipeline() {
 
 absl::StatusOr<PipelineCapacity> LocalPipeline::Capacity() const { return capacity_; }
 
-absl::Status LocalPipeline::Submit(Step step, Matrix hidden) {
+absl::Status LocalPipeline::Submit(Step step, size_t chain, Matrix hidden) {
   if (step.epoch != capacity_.epoch) {
     return absl::AbortedError(
         absl::StrCat("epoch ", step.epoch.v, " is not the present one, ", capacity_.epoch.v));
   }
-  CHECK(hidden.rows() == step.tokens());
+  CHECK(chain == 0 && hidden.rows() == step.tokens());
   if (!work_.TryPush({std::move(step), std::move(hidden)})) {
     return absl::ResourceExhaustedError(
         absl::StrCat("more than ", kMaxInFlight, " steps in flight"));

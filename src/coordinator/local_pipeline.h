@@ -45,7 +45,7 @@ class LocalPipeline final : public Pipeline {
   ~LocalPipeline() override;
 
   absl::StatusOr<PipelineCapacity> Capacity() const override;
-  absl::Status Submit(Step step, Matrix hidden) override;
+  absl::Status Submit(Step step, size_t chain, Matrix hidden) override;
   std::optional<StepResult> NextResult(absl::Duration timeout) override;
   void SetActiveSequences(size_t) override {}
 

@@ -6,31 +6,42 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "cluster/stage_timing.h"
 #include "cluster/step.h"
 #include "common/ids.h"
 #include "tensor/matrix.h"
 
 namespace efedllm {
 
+// One pipeline through all of the model's layers.
+struct ChainCapacity {
+  size_t stages = 1;
+  uint64_t kv_tokens = 0;  // token positions, all sequences together, counted in whole KV pages
+};
+
+// Steps that may be on their way through a chain at once: enough to hide long links.
+inline size_t MaxStepsInFlight(const ChainCapacity& chain) { return 4 * chain.stages + 4; }
+
 // What the present epoch can take.
 struct PipelineCapacity {
   Epoch epoch;
-  size_t stages = 1;  // this many steps in flight keep every stage busy
-  uint64_t kv_tokens =
-      0;  // token positions, all sequences together, counted in whole KV pages per sequence
+  std::vector<ChainCapacity> chains;  // at least one; several are replicas of the whole model
   StepLimits limits;
 };
 
 struct StepResult {
   Epoch epoch;
+  size_t chain = 0;
   StepId id;
   Matrix hidden;        // [tokens, d_model] after the last layer; empty where status is not OK
   absl::Status status;  // Unavailable or Aborted: the epoch is over, all its KV is lost, replay;
                         // others: the step was wrong
+  std::vector<StageTiming> timings;  // of the stages in their order, as far as the step came
 };
 
 // Thread-safe. One thread (the scheduler's) submits and takes results.
@@ -42,12 +53,13 @@ class Pipeline {
   // 3 workers", "loading weights: 40 %").
   virtual absl::StatusOr<PipelineCapacity> Capacity() const = 0;
 
-  // Starts a step of the present epoch (step.epoch), hidden: [step.tokens(), d_model]. Steps run in
-  // the order of Submit. At most 2 x stages + 1 may be in flight. Aborted: step.epoch is not the
-  // present one. A step that was accepted yields exactly one result, within a deadline.
-  virtual absl::Status Submit(Step step, Matrix hidden) = 0;
+  // Starts a step of the present epoch (step.epoch) on one of its chains, hidden: [step.tokens(),
+  // d_model]. Step ids are unique in an epoch. Steps of a chain run in the order of Submit; at most
+  // MaxStepsInFlight of them at once. Aborted: step.epoch is not the present one. A step that was
+  // accepted yields exactly one result, within a deadline.
+  virtual absl::Status Submit(Step step, size_t chain, Matrix hidden) = 0;
 
-  // Results, in the order of Submit within an epoch. nullopt: timeout.
+  // Results, in the order of Submit within a chain and epoch. nullopt: timeout.
   virtual std::optional<StepResult> NextResult(absl::Duration timeout) = 0;
 
   // Sequences that hold KV now. The cluster plans anew for a worker that joined when this is 0 (or

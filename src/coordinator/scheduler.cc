@@ -29,7 +29,7 @@ constexpr absl::Duration kFreshSuccess = absl::Seconds(1);
 constexpr size_t kHeadRows = 32;  // rows whose logits are held at once
 
 uint32_t Positions(const PipelineCapacity& capacity, uint32_t context) {
-  uint64_t positions = std::min<uint64_t>(context, capacity.kv_tokens);
+  uint64_t positions = std::min<uint64_t>(context, capacity.chains[0].kv_tokens);
   if (capacity.limits.max_position > 0) {
     positions = std::min<uint64_t>(positions, capacity.limits.max_position);
   }
@@ -176,7 +176,7 @@ void Scheduler::Impl::SubmitSteps() {
     const Step& step = next->step;
     Matrix hidden(step.tokens(), model.config.d_model);
     absl::Status status = model.embedding.Lookup(next->Tokens(), hidden.ref());
-    if (status.ok()) status = pipeline.Submit(step, std::move(hidden));
+    if (status.ok()) status = pipeline.Submit(step, 0, std::move(hidden));
     if (status.ok()) continue;
     if (absl::IsAborted(status) || absl::IsUnavailable(status)) return EndEpoch(status);
     spdlog::error("step {} was refused: {}", step.id.v, status.ToString());
@@ -280,7 +280,7 @@ void Scheduler::Impl::CountToken(Sequence& sequence) {
 }
 
 void Scheduler::Impl::Publish() {
-  const uint64_t kv_total = batcher.serving() ? batcher.capacity().kv_tokens : 0;
+  const uint64_t kv_total = batcher.serving() ? batcher.capacity().chains[0].kv_tokens : 0;
   metrics.running.Set(static_cast<double>(batcher.running()));
   metrics.kv_reserved.Set(static_cast<double>(batcher.kv_reserved()));
   metrics.kv_total.Set(static_cast<double>(kv_total));

@@ -46,7 +46,7 @@ absl::StatusOr<PipelineCapacity> SwitchingPipeline::Capacity() const {
   return pipeline->Capacity();
 }
 
-absl::Status SwitchingPipeline::Submit(Step step, Matrix hidden) {
+absl::Status SwitchingPipeline::Submit(Step step, size_t chain, Matrix hidden) {
   std::shared_ptr<Entry> entry;
   {
     absl::MutexLock lock(&mu_);
@@ -54,7 +54,7 @@ absl::Status SwitchingPipeline::Submit(Step step, Matrix hidden) {
     entry = entries_.back();
     ++entry->in_flight;
   }
-  const absl::Status status = entry->pipeline->Submit(std::move(step), std::move(hidden));
+  const absl::Status status = entry->pipeline->Submit(std::move(step), chain, std::move(hidden));
   if (!status.ok()) {
     Entries drained;
     absl::MutexLock lock(&mu_);

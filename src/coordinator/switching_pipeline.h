@@ -32,7 +32,7 @@ class SwitchingPipeline final : public Pipeline {
   void Stop(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mu_);
 
   absl::StatusOr<PipelineCapacity> Capacity() const override ABSL_LOCKS_EXCLUDED(mu_);
-  absl::Status Submit(Step step, Matrix hidden) override ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status Submit(Step step, size_t chain, Matrix hidden) override ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<StepResult> NextResult(absl::Duration timeout) override ABSL_LOCKS_EXCLUDED(mu_);
   void SetActiveSequences(size_t count) override { on_active_(count); }
 

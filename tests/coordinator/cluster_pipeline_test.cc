@@ -67,7 +67,7 @@ class ClusterPipelineTest : public testing::Test {
   void Open(Epoch epoch) {
     ClusterPipelineOptions options;
     options.capacity.epoch = epoch;
-    options.capacity.stages = 2;
+    options.capacity.chains = {{2, 0}};
     options.capacity.limits = Limits();
     options.d_model = kWidth;
     options.last_node = kWorker;
@@ -105,7 +105,7 @@ class ClusterPipelineTest : public testing::Test {
     step.spans.push_back({SequenceId{1}, static_cast<uint32_t>(id), 1});
     Matrix hidden(1, kWidth);
     hidden.row(0)[0] = value;
-    return pipeline_->Submit(std::move(step), std::move(hidden));
+    return pipeline_->Submit(std::move(step), 0, std::move(hidden));
   }
   StepResult Next() {
     std::optional<StepResult> result = pipeline_->NextResult(absl::Seconds(20));
@@ -131,9 +131,9 @@ class ClusterPipelineTest : public testing::Test {
 TEST_F(ClusterPipelineTest, GivesResultsInTheOrderOfTheSteps) {
   Play(Negate);
   EXPECT_TRUE(pipeline_->Probe(absl::Seconds(20)).ok());
-  for (uint64_t i = 0; i < 5; ++i) EXPECT_TRUE(Submit(100 + i, static_cast<float>(i)).ok());
-  EXPECT_TRUE(absl::IsResourceExhausted(Submit(105, 0)));
-  for (uint64_t i = 0; i < 5; ++i) {
+  for (uint64_t i = 0; i < 12; ++i) EXPECT_TRUE(Submit(100 + i, static_cast<float>(i)).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(Submit(112, 0)));
+  for (uint64_t i = 0; i < 12; ++i) {
     const StepResult result = Next();
     EXPECT_EQ(result.id.v, 100 + i);
     ASSERT_EQ(result.hidden.rows(), 1u);

@@ -30,7 +30,7 @@ TEST_F(LocalPipelineTest, RefusesStepsOfAnotherEpoch) {
   Step step;
   step.epoch = Epoch{7};
   step.released = {SequenceId{1}};
-  EXPECT_TRUE(absl::IsAborted(pipeline->Submit(step, Matrix())));
+  EXPECT_TRUE(absl::IsAborted(pipeline->Submit(step, 0, Matrix())));
 }
 
 TEST_F(LocalPipelineTest, ReturnsResultsInOrderAndErrorsAsResults) {
@@ -41,7 +41,7 @@ TEST_F(LocalPipelineTest, ReturnsResultsInOrderAndErrorsAsResults) {
     step.epoch = Epoch{1};
     step.id = StepId{id};
     step.spans = {{SequenceId{5}, id == 2 ? 50u : static_cast<uint32_t>(id == 1 ? 0 : 1), 1}};
-    ASSERT_TRUE(pipeline->Submit(step, Matrix(1, width)).ok());
+    ASSERT_TRUE(pipeline->Submit(step, 0, Matrix(1, width)).ok());
   }
   for (uint64_t id = 1; id <= 3; ++id) {
     const auto result = pipeline->NextResult(absl::Seconds(30));
@@ -67,7 +67,7 @@ TEST_F(LocalPipelineTest, KeepsItsWeightsForTheNextStartWhileItServes) {
     Step step;
     step.epoch = Epoch{1};
     step.spans = {{SequenceId{5}, 0, 1}};
-    ASSERT_TRUE(pipeline->Submit(step, Matrix(1, Seedling().config.d_model)).ok());
+    ASSERT_TRUE(pipeline->Submit(step, 0, Matrix(1, Seedling().config.d_model)).ok());
     results.push_back(*pipeline->NextResult(absl::Seconds(30)));
     ASSERT_TRUE(results.back().status.ok());
     for (int i = 0; i < 3000 && dir.Ending(".packed").size() < tensors; ++i) {

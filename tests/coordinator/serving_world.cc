@@ -49,8 +49,7 @@ Outcome Collect(Generation& generation, absl::Duration timeout) {
 
 FakePipeline::FakePipeline(size_t stages, uint64_t kv_tokens) {
   capacity_.epoch = Epoch{1};
-  capacity_.stages = stages;
-  capacity_.kv_tokens = kv_tokens;
+  capacity_.chains = {{stages, kv_tokens}};
   capacity_.limits.max_position = 1024;
 }
 
@@ -64,7 +63,7 @@ void FakePipeline::Check(bool ok, const std::string& what) {
   if (!ok) violations_.push_back(what);
 }
 
-absl::Status FakePipeline::Submit(Step step, Matrix hidden) {
+absl::Status FakePipeline::Submit(Step step, size_t /*chain*/, Matrix hidden) {
   absl::MutexLock lock(&mu_);
   if (!unavailable_.empty() || step.epoch != capacity_.epoch) {
     return absl::AbortedError("this epoch is over");
@@ -85,7 +84,7 @@ absl::Status FakePipeline::Submit(Step step, Matrix hidden) {
   }
   uint64_t kv_tokens = 0;
   for (const auto& [id, states] : kv_) kv_tokens += (states.size() + 63) / 64 * 64;
-  Check(kv_tokens <= capacity_.kv_tokens, "KV memory");
+  Check(kv_tokens <= capacity_.chains[0].kv_tokens, "KV memory");
 
   StepResult result;
   result.epoch = step.epoch;
@@ -95,7 +94,7 @@ absl::Status FakePipeline::Submit(Step step, Matrix hidden) {
   results_.push_back(std::move(result));
   steps_.push_back(std::move(step));
   most_in_flight_ = std::max(most_in_flight_, results_.size());
-  Check(results_.size() <= 2 * capacity_.stages + 1, "steps in flight");
+  Check(results_.size() <= MaxStepsInFlight(capacity_.chains[0]), "steps in flight");
   if (absl::IsAborted(results_.back().status)) AbortAll();
   return absl::OkStatus();
 }
@@ -160,7 +159,7 @@ void FakePipeline::BeginEpoch(size_t stages) {
   absl::MutexLock lock(&mu_);
   unavailable_.clear();
   ++capacity_.epoch.v;
-  capacity_.stages = stages;
+  capacity_.chains[0].stages = stages;
 }
 
 std::vector<std::string> FakePipeline::violations() const {

@@ -47,7 +47,7 @@ class FakePipeline final : public Pipeline {
   explicit FakePipeline(size_t stages = 1, uint64_t kv_tokens = 4096);
 
   absl::StatusOr<PipelineCapacity> Capacity() const override ABSL_LOCKS_EXCLUDED(mu_);
-  absl::Status Submit(Step step, Matrix hidden) override ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status Submit(Step step, size_t chain, Matrix hidden) override ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<StepResult> NextResult(absl::Duration timeout) override ABSL_LOCKS_EXCLUDED(mu_);
   void SetActiveSequences(size_t count) override ABSL_LOCKS_EXCLUDED(mu_);
 

@@ -17,7 +17,7 @@ class FakePipeline final : public Pipeline {
     capacity.epoch = epoch_;
     return capacity;
   }
-  absl::Status Submit(Step step, Matrix) override {
+  absl::Status Submit(Step step, size_t, Matrix) override {
     if (step.epoch != epoch_) return absl::AbortedError("another epoch");
     steps_.push_back(step.id);
     return absl::OkStatus();
@@ -41,7 +41,7 @@ absl::Status SubmitStep(Pipeline& pipeline, uint64_t epoch, uint64_t id) {
   Step step;
   step.epoch = Epoch{epoch};
   step.id = StepId{id};
-  return pipeline.Submit(std::move(step), Matrix());
+  return pipeline.Submit(std::move(step), 0, Matrix());
 }
 
 class SwitchingPipelineTest : public testing::Test {

@@ -1,0 +1,26 @@
+// How long a step was where, in one stage: a node's own account of it.
+#ifndef EFEDLLM_CLUSTER_STAGE_TIMING_H_
+#define EFEDLLM_CLUSTER_STAGE_TIMING_H_
+
+#include <cstdint>
+
+#include "common/ids.h"
+
+namespace efedllm {
+
+// The frame left the node all these times after it was received; the hop to the next node is not in
+// it.
+struct StageTiming {
+  NodeId node;
+  int64_t received_micros = 0;  // since 1970, by the node's own clock
+  uint32_t decode_micros = 0;
+  uint32_t queue_micros = 0;  // all waiting inside the node
+  uint32_t compute_micros = 0;
+  uint32_t encode_micros = 0;
+
+  friend bool operator==(const StageTiming&, const StageTiming&) = default;
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_CLUSTER_STAGE_TIMING_H_
