@@ -30,6 +30,11 @@ struct GenerationInput {
   bool ignore_eos = false;
   std::optional<int> logprobs;   // this many of the likeliest tokens beside the chosen one
   bool prompt_logprobs = false;  // those of the prompt's tokens too; needs logprobs
+  int priority = 0;              // higher first, from -100 to 100
+  absl::Time deadline = absl::InfiniteFuture();  // then its request fails with DeadlineExceeded
+  std::string owner;         // whose share it takes: a hash of the client's API key; empty: none
+  bool speculation = true;   // may be sped up by drafts; what it yields is the same
+  bool cache_prompt = true;  // may use and fill the prefix cache
 };
 
 enum class FinishReason { kStop, kLength };
@@ -49,16 +54,24 @@ struct GenerationEvent {
   std::string text;  // what became sure with it: whole UTF-8 characters, stop strings cut
   std::optional<FinishReason> finish;  // the choice's last event
   uint32_t completion_tokens =
-      0;                // sampled so far in this choice, an end-of-generation one included
+      0;                         // sampled so far in this choice, an end-of-generation one included
+  uint32_t accepted_tokens = 0;  // of these, that a draft had right
+  uint32_t rejected_tokens = 0;  // of the drafts, computed for nothing
+  uint32_t cached_tokens = 0;    // of the prompt, whose KV was there before
   absl::Status status;  // not OK: the whole request failed and this is its last event. Unavailable:
-                        // no epoch served for too long, or the coordinator stops
+                        // no epoch served for too long, or the coordinator stops;
+                        // DeadlineExceeded: its deadline passed
 };
 
 // A request in the scheduler: all its choices. Shared by the scheduler, which writes events, and
 // one consumer. Their number is bounded by the tokens that were asked for. Thread-safe.
 class Generation {
  public:
-  explicit Generation(size_t choices) : unfinished_(choices) {}
+  // id: the API's name for the request, for traces and logs.
+  explicit Generation(size_t choices, std::string id = "")
+      : id_(std::move(id)), unfinished_(choices) {}
+
+  const std::string& id() const { return id_; }
 
   // Waits for the next event. nullopt: the timeout passed, or everything was taken (see done()).
   std::optional<GenerationEvent> Next(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
@@ -74,6 +87,7 @@ class Generation {
  private:
   bool HasEventOrIsOver() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
+  const std::string id_;
   std::atomic<bool> cancelled_ = false;
   mutable absl::Mutex mu_;
   std::deque<GenerationEvent> events_ ABSL_GUARDED_BY(mu_);

@@ -41,6 +41,8 @@ ApiError ErrorFor(const absl::Status& status) {
       return {400, message, "", ""};
     case absl::StatusCode::kUnavailable:
       return {503, message, "", "not_serving"};
+    case absl::StatusCode::kDeadlineExceeded:
+      return {504, message, "", "deadline_exceeded"};
     default:
       return {500, message, "", ""};
   }
@@ -66,12 +68,12 @@ struct Conversation {
   Conversation(ApiRequest parsed, BoundRequest bound, std::shared_ptr<Generation> generation,
                const ServedModel& model, int64_t created)
       : request(std::move(parsed)),
-        work(std::move(generation)),
-        writer(model, request, bound, created) {}
+        writer(model, request, bound, generation->id(), created),
+        work(std::move(generation)) {}
 
   const ApiRequest request;
-  GenerationOwner work;
   ReplyWriter writer;
+  GenerationOwner work;
 };
 
 // The next event, or nullopt if there will be none: all were taken, or the client is gone.
@@ -124,7 +126,8 @@ struct OpenAiApi::Impl {
   void Metrics(HttpExchange& exchange);
 
   void Generate(HttpExchange& exchange, ApiResult<ApiRequest> (*parse)(absl::string_view));
-  ApiResult<std::shared_ptr<Conversation>> Begin(ApiResult<ApiRequest> parsed);
+  ApiResult<std::shared_ptr<Conversation>> Begin(ApiResult<ApiRequest> parsed, absl::Time arrived,
+                                                 const std::string& owner);
   void Answer(HttpExchange& exchange, std::shared_ptr<Conversation> conversation);
 
   json ModelJson() const;
@@ -148,12 +151,17 @@ constexpr absl::string_view kModelPrefix = "/v1/models/";
 
 void OpenAiApi::Impl::Generate(HttpExchange& exchange,
                                ApiResult<ApiRequest> (*parse)(absl::string_view)) {
-  auto conversation = Begin(parse(exchange.request().body));
+  const HttpRequest& request = exchange.request();
+  const absl::Time arrived = clock.Now();
+  auto conversation =
+      Begin(parse(request.body), arrived, OwnerOf(request.Header("Authorization").value_or("")));
   if (const auto* error = std::get_if<ApiError>(&conversation)) return Refuse(exchange, *error);
   Answer(exchange, std::get<std::shared_ptr<Conversation>>(std::move(conversation)));
 }
 
-ApiResult<std::shared_ptr<Conversation>> OpenAiApi::Impl::Begin(ApiResult<ApiRequest> parsed) {
+ApiResult<std::shared_ptr<Conversation>> OpenAiApi::Impl::Begin(ApiResult<ApiRequest> parsed,
+                                                                absl::Time arrived,
+                                                                const std::string& owner) {
   if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
   auto& request = std::get<ApiRequest>(parsed);
   if (request.model.has_value() && !model.Answers(*request.model)) {
@@ -167,10 +175,14 @@ ApiResult<std::shared_ptr<Conversation>> OpenAiApi::Impl::Begin(ApiResult<ApiReq
   auto bound = BindRequest(request, model, *max_positions);
   if (auto* error = std::get_if<ApiError>(&bound)) return std::move(*error);
   auto& work = std::get<BoundRequest>(bound);
-  auto generation = scheduler.Submit(work.choices);
+  for (GenerationInput& choice : work.choices) {
+    choice.owner = owner;
+    choice.deadline = arrived + request.timeout;
+  }
+  auto generation = scheduler.Submit(work.choices, NewReplyId(request.chat));
   if (!generation.ok()) return ErrorFor(generation.status());
   return std::make_shared<Conversation>(std::move(request), std::move(work), *std::move(generation),
-                                        model, absl::ToUnixSeconds(clock.Now()));
+                                        model, absl::ToUnixSeconds(arrived));
 }
 
 // The first event decides: a request that fails before it gets a status code, not a broken stream.

@@ -137,6 +137,9 @@ ApiResult<BoundRequest> BindRequest(const ApiRequest& request, const ServedModel
     input.stop = request.stop;
     input.ignore_eos = request.ignore_eos;
     input.logprobs = request.logprobs;
+    input.priority = request.priority;
+    input.speculation = request.speculation;
+    input.cache_prompt = request.cache_prompt;
     input.prompt_logprobs = request.echo && request.logprobs.has_value();
     for (size_t i = 0; i < request.n; ++i) {
       input.sampling.seed = seed + i;  // a prompt gets what it would get alone

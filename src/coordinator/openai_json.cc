@@ -25,6 +25,8 @@ const char* TypeOf(int status) {
       return "server_error";
     case 503:
       return "service_unavailable_error";
+    case 504:
+      return "timeout_error";
     default:
       return "invalid_request_error";
   }

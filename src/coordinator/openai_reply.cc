@@ -64,11 +64,11 @@ json FinishText(const std::optional<FinishReason>& finish) {
   return *finish == FinishReason::kStop ? "stop" : "length";
 }
 
-std::string NewId(bool chat) {
+}  // namespace
+
+std::string NewReplyId(bool chat) {
   return absl::StrCat(chat ? "chatcmpl-" : "cmpl-", absl::BytesToHexString(SecureRandomBytes(12)));
 }
-
-}  // namespace
 
 ReplyChoice::ReplyChoice(const ServedModel& model, const ApiRequest& request, size_t index,
                          std::optional<std::string> echo)
@@ -87,7 +87,10 @@ void ReplyChoice::Take(GenerationEvent event) {
     tokens_.push_back(*std::move(event.token));
   }
   finish_ = event.finish;
-  completion_tokens_ = std::max(completion_tokens_, event.completion_tokens);
+  completion_tokens_ = event.completion_tokens;
+  accepted_tokens_ = event.accepted_tokens;
+  rejected_tokens_ = event.rejected_tokens;
+  cached_tokens_ = event.cached_tokens;
 }
 
 json ReplyChoice::Flush(bool chunk) {
@@ -167,12 +170,12 @@ std::string ReplyChoice::OffsetText(int32_t token) {
 }
 
 ReplyWriter::ReplyWriter(const ServedModel& model, const ApiRequest& request,
-                         const BoundRequest& bound, int64_t created)
+                         const BoundRequest& bound, std::string id, int64_t created)
     : model_(model),
       request_(request),
       prompt_tokens_(bound.prompt_tokens),
-      created_(created),
-      id_(NewId(request.chat)) {
+      id_(std::move(id)),
+      created_(created) {
   choices_.reserve(bound.choices.size());
   for (size_t i = 0; i < bound.choices.size(); ++i) {
     std::optional<std::string> echo;
@@ -221,10 +224,23 @@ json ReplyWriter::Envelope(bool chunk) const {
 
 json ReplyWriter::Usage() const {
   size_t completion_tokens = 0;
-  for (const ReplyChoice& choice : choices_) completion_tokens += choice.completion_tokens();
+  size_t accepted = 0;
+  size_t rejected = 0;
+  size_t cached = 0;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    const ReplyChoice& choice = choices_[i];
+    completion_tokens += choice.completion_tokens();
+    accepted += choice.accepted_tokens();
+    rejected += choice.rejected_tokens();
+    // The other choices of a prompt find what the first one computed.
+    if (i % request_.n == 0) cached += choice.cached_tokens();
+  }
   return {{"prompt_tokens", prompt_tokens_},
           {"completion_tokens", completion_tokens},
-          {"total_tokens", prompt_tokens_ + completion_tokens}};
+          {"total_tokens", prompt_tokens_ + completion_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", cached}}},
+          {"completion_tokens_details",
+           {{"accepted_prediction_tokens", accepted}, {"rejected_prediction_tokens", rejected}}}};
 }
 
 }  // namespace efedllm

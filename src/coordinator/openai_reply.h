@@ -28,6 +28,9 @@ class ReplyChoice {
   // The news since the last call, as an element of "choices": of a chunk, or of a whole reply.
   nlohmann::json Flush(bool chunk);
   uint32_t completion_tokens() const { return completion_tokens_; }
+  uint32_t accepted_tokens() const { return accepted_tokens_; }
+  uint32_t rejected_tokens() const { return rejected_tokens_; }
+  uint32_t cached_tokens() const { return cached_tokens_; }
 
  private:
   nlohmann::json CompletionLogprobs();
@@ -44,17 +47,23 @@ class ReplyChoice {
   std::vector<ScoredToken> tokens_;
   std::optional<FinishReason> finish_;
   uint32_t completion_tokens_ = 0;
+  uint32_t accepted_tokens_ = 0;
+  uint32_t rejected_tokens_ = 0;
+  uint32_t cached_tokens_ = 0;
   size_t offset_ = 0;  // characters before the next token
   bool offset_begun_ = false;
   bool role_sent_ = false;
 };
+
+// A new reply's id: "chatcmpl-" or "cmpl-" and 24 random hex digits.
+std::string NewReplyId(bool chat);
 
 // A reply with all its choices. model, request and bound are borrowed.
 class ReplyWriter {
  public:
   // created: seconds since 1970.
   ReplyWriter(const ServedModel& model, const ApiRequest& request, const BoundRequest& bound,
-              int64_t created);
+              std::string id, int64_t created);
 
   // Streamed: the events' data for this event, none or one.
   std::optional<std::string> Chunk(GenerationEvent event);
@@ -72,8 +81,8 @@ class ReplyWriter {
   const ServedModel& model_;
   const ApiRequest& request_;
   const size_t prompt_tokens_;
-  const int64_t created_;
   const std::string id_;
+  const int64_t created_;
   std::vector<ReplyChoice> choices_;
 };
 

@@ -2,8 +2,11 @@
 
 #include <limits>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/sha256.h"
 
 namespace efedllm {
 namespace {
@@ -13,6 +16,7 @@ using nlohmann::json;
 constexpr size_t kMaxStops = 16;
 constexpr size_t kMaxStopBytes = 1024;
 constexpr size_t kMaxLogitBias = 1024;
+constexpr size_t kOwnerDigits = 16;
 constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max();
 
 // Absent, or of no effect: null, false, [], {}.
@@ -101,6 +105,18 @@ void ReadStreaming(FieldReader& fields, ApiRequest& request) {
   }
 }
 
+// How the request is to be served, beside what it is.
+void ReadService(FieldReader& fields, ApiRequest& request) {
+  request.priority =
+      static_cast<int>(fields.Integer("priority", -kMaxPriority, kMaxPriority).value_or(0));
+  if (const auto seconds = fields.Number("timeout")) {
+    if (!(*seconds > 0)) fields.Fail("timeout", "timeout must be more than 0 seconds");
+    request.timeout = absl::Seconds(*seconds);
+  }
+  request.speculation = fields.Bool("speculation").value_or(true);
+  request.cache_prompt = fields.Bool("cache_prompt").value_or(true);
+}
+
 // What both kinds of request have.
 void ReadCommon(FieldReader& fields, ApiRequest& request) {
   request.model = fields.String("model");
@@ -110,6 +126,7 @@ void ReadCommon(FieldReader& fields, ApiRequest& request) {
   ReadStop(fields, request.stop);
   ReadLogitBias(fields, request.logit_bias);
   ReadStreaming(fields, request);
+  ReadService(fields, request);
   request.ignore_eos = fields.Bool("ignore_eos").value_or(false);
   request.n = static_cast<size_t>(fields.Integer("n", 1, kMaxChoices).value_or(1));
 }
@@ -250,6 +267,15 @@ void RefuseUnsupportedChat(FieldReader& fields) {
 }
 
 }  // namespace
+
+std::string OwnerOf(absl::string_view authorization) {
+  constexpr absl::string_view kScheme = "Bearer ";
+  if (!absl::StartsWithIgnoreCase(authorization, kScheme)) return "";
+  const absl::string_view key = absl::StripAsciiWhitespace(authorization.substr(kScheme.size()));
+  if (key.empty()) return "";
+  const auto* bytes = reinterpret_cast<const uint8_t*>(key.data());
+  return ToHex(Sha256({bytes, key.size()})).substr(0, kOwnerDigits);
+}
 
 ApiResult<ApiRequest> ParseCompletionRequest(absl::string_view body) {
   ApiResult<json> parsed = ParseRequestBody(body);

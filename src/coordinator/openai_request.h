@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "coordinator/generation.h"
 #include "coordinator/openai_json.h"
 #include "coordinator/served_model.h"
@@ -22,6 +23,7 @@ namespace efedllm {
 
 inline constexpr size_t kMaxChoices = 128;  // prompts x n
 inline constexpr int kMaxTopLogprobs = 20;
+inline constexpr int kMaxPriority = 100;
 
 // A prompt as text or as token ids.
 using RequestPrompt = std::variant<std::string, std::vector<int32_t>>;
@@ -42,11 +44,19 @@ struct ApiRequest {
   bool echo = false;
   bool ignore_eos = false;
   bool stream = false;
-  bool include_usage = false;  // in a stream
+  bool include_usage = false;                         // in a stream
+  int priority = 0;                                   // -kMaxPriority to kMaxPriority
+  absl::Duration timeout = absl::InfiniteDuration();  // from the request's arrival on
+  bool speculation = true;
+  bool cache_prompt = true;
 };
 
 ApiResult<ApiRequest> ParseCompletionRequest(absl::string_view body);
 ApiResult<ApiRequest> ParseChatRequest(absl::string_view body);
+
+// Whose request it is, for fair share: 16 hex digits of a hash of the API key in an Authorization
+// header, so that nobody learns the key from it. Empty: there is none.
+std::string OwnerOf(absl::string_view authorization);
 
 // What the scheduler is to do: for each prompt n choices, choice i being prompt i / n.
 struct BoundRequest {
@@ -55,7 +65,8 @@ struct BoundRequest {
   size_t prompt_tokens = 0;               // of all prompts, each counted once
 };
 
-// Tokens, limits and seeds for this model. max_positions: prompt and output together.
+// Tokens, limits and seeds for this model; owner and deadline are the caller's to set.
+// max_positions: prompt and output together.
 ApiResult<BoundRequest> BindRequest(const ApiRequest& request, const ServedModel& model,
                                     uint32_t max_positions);
 

@@ -344,11 +344,11 @@ absl::StatusOr<uint32_t> Scheduler::MaxPositions() const {
   return impl_->max_positions;
 }
 
-absl::StatusOr<std::shared_ptr<Generation>> Scheduler::Submit(
-    std::vector<GenerationInput> choices) {
+absl::StatusOr<std::shared_ptr<Generation>> Scheduler::Submit(std::vector<GenerationInput> choices,
+                                                              std::string request_id) {
   Impl& impl = *impl_;
   const absl::Time now = impl.clock.Now();
-  auto generation = std::make_shared<Generation>(choices.size());
+  auto generation = std::make_shared<Generation>(choices.size(), std::move(request_id));
   std::vector<std::shared_ptr<Sequence>> sequences;
   for (size_t i = 0; i < choices.size(); ++i) {
     sequences.push_back(std::make_shared<Sequence>(SequenceId{++impl.last_sequence}, i,

@@ -60,8 +60,9 @@ class Scheduler {
 
   // Queues all choices of a request, or none. ResourceExhausted: the queue is full; Unavailable:
   // nothing serves, or draining; InvalidArgument: longer than MaxPositions(), or more choices than
-  // the queue is long.
-  absl::StatusOr<std::shared_ptr<Generation>> Submit(std::vector<GenerationInput> choices);
+  // the queue is long. request_id: the API's name for it, for traces.
+  absl::StatusOr<std::shared_ptr<Generation>> Submit(std::vector<GenerationInput> choices,
+                                                     std::string request_id = "");
 
   // OK: a real forward pass went through all stages within the last second, or now, before the
   // timeout. Many callers cost one pass.

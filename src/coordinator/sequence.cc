@@ -65,6 +65,7 @@ void Sequence::TakePosition(uint32_t position) {
   GenerationEvent event;
   event.choice = choice_;
   event.finish = FinishReason::kLength;
+  event.cached_tokens = cached_tokens;
   generation_->Push(std::move(event));
 }
 
@@ -100,6 +101,7 @@ void Sequence::Emit(int32_t token, std::optional<Logprobs> logprobs) {
   GenerationEvent event;
   event.choice = choice_;
   event.completion_tokens = static_cast<uint32_t>(output_.size());
+  event.cached_tokens = cached_tokens;
   if (!input_.ignore_eos && tokenizer_.IsEndOfGeneration(token)) {
     event.finish = FinishReason::kStop;
   } else {

@@ -55,7 +55,8 @@ class Sequence {
   bool probe = false;  // a health check's, not a client's
   absl::Time arrived;
   std::optional<absl::Time> last_token_at;
-  uint64_t last_step = 0;  // that it was in
+  uint64_t last_step = 0;      // that it was in
+  uint32_t cached_tokens = 0;  // of the prompt, whose KV was there when it was first admitted
 
  private:
   std::optional<Logprobs> Score(absl::Span<const float> logits, int32_t token) const;

@@ -2,6 +2,7 @@
 
 #include <thread>
 
+#include "absl/strings/numbers.h"
 #include "coordinator/local_pipeline.h"
 #include "coordinator/scheduler.h"
 #include "coordinator/serving_world.h"
@@ -103,6 +104,10 @@ TEST_F(OpenAiApiTest, ManyPromptsTimesNBecomeIndexedChoices) {
   EXPECT_EQ(reply["choices"][0]["text"], reply["choices"][1]["text"]);
   EXPECT_EQ(reply["choices"][2]["text"], reply["choices"][3]["text"]);
   EXPECT_EQ(reply["usage"]["completion_tokens"], 16);
+  EXPECT_TRUE(reply["usage"]["prompt_tokens_details"]["cached_tokens"].is_number_unsigned());
+  const json& details = reply["usage"]["completion_tokens_details"];
+  EXPECT_LE(details["accepted_prediction_tokens"], 16);
+  EXPECT_TRUE(details["rejected_prediction_tokens"].is_number_unsigned());
   EXPECT_EQ(reply["choices"][0]["text"], Complete({{"prompt", "12 + 34 ="},
                                                    {"temperature", 0},
                                                    {"max_tokens", 4}})["choices"][0]["text"]);
@@ -257,6 +262,31 @@ TEST(OpenAiApi, SaysWhyItDoesNotServe) {
   api.Handle(health);
   EXPECT_EQ(health.status(), 503);
   EXPECT_EQ(health.json()["reason"], "waiting for 2 of 3 workers");
+}
+
+TEST(OpenAiApi, AFullQueueSaysWhenToComeBack) {
+  const SystemClock clock;
+  prometheus::Registry registry;
+  FakePipeline pipeline;
+  SchedulerOptions options;
+  options.max_queue = 1;
+  options.max_sequences = 1;
+  Scheduler scheduler(clock, Seedling(), pipeline, options, registry);
+  OpenAiApi api(clock, Seedling(), scheduler, registry);
+  pipeline.Hold(true);
+  auto running = scheduler.Submit({Ask("x", 5)});
+  while (pipeline.sequences() == 0) absl::SleepFor(absl::Milliseconds(1));
+  auto waiting = scheduler.Submit({Ask("x", 5)});
+  ASSERT_TRUE(running.ok() && waiting.ok());
+  FakeExchange exchange("POST", "/v1/completions", R"({"prompt":"x"})");
+  api.Handle(exchange);
+  EXPECT_EQ(exchange.status(), 429);
+  EXPECT_EQ(exchange.json()["error"]["type"], "rate_limit_error");
+  const HttpReply& reply = exchange.reply();
+  ASSERT_EQ(reply.headers.size(), 1u);
+  EXPECT_EQ(reply.headers[0].first, "Retry-After");
+  int seconds = 0;
+  EXPECT_TRUE(absl::SimpleAtoi(reply.headers[0].second, &seconds) && seconds >= 1);
 }
 
 TEST(OpenAiApi, AWaitingClientThatHangsUpCancels) {

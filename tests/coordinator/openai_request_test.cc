@@ -37,7 +37,8 @@ TEST(OpenAiRequest, ReadsEveryFieldOfACompletion) {
       R"({"model":"m","prompt":"hi","max_tokens":5,"temperature":0.5,"top_k":7,"top_p":0.9,"min_p":0.1,
           "presence_penalty":1,"frequency_penalty":-1,"repetition_penalty":1.1,"seed":-3,"stop":["a",""],
           "n":2,"best_of":2,"logprobs":3,"echo":true,"stream":true,"stream_options":{"include_usage":true},
-          "ignore_eos":true,"logit_bias":{"4":-100},"user":"u","suffix":null,"metadata":{}})"));
+          "ignore_eos":true,"logit_bias":{"4":-100},"user":"u","suffix":null,"metadata":{},
+          "priority":-7,"timeout":2.5,"speculation":false,"cache_prompt":false})"));
   EXPECT_EQ(request.model, "m");
   EXPECT_EQ(std::get<std::string>(request.prompts.at(0)), "hi");
   EXPECT_EQ(request.max_tokens, 5u);
@@ -50,6 +51,18 @@ TEST(OpenAiRequest, ReadsEveryFieldOfACompletion) {
   EXPECT_EQ(request.logprobs, 3);
   EXPECT_TRUE(request.echo && request.stream && request.include_usage && request.ignore_eos);
   EXPECT_THAT(request.logit_bias, ElementsAre(std::pair<int32_t, float>(4, -100.f)));
+  EXPECT_EQ(request.priority, -7);
+  EXPECT_EQ(request.timeout, absl::Milliseconds(2500));
+  EXPECT_FALSE(request.speculation || request.cache_prompt);
+}
+
+TEST(OpenAiRequest, ServesAllAlikeUnlessTold) {
+  const ApiRequest request = Parsed(ParseChatRequest(
+      Chat(R"("priority":null,"timeout":null,"speculation":null,"cache_prompt":null)")));
+  EXPECT_EQ(request.priority, 0);
+  EXPECT_EQ(request.timeout, absl::InfiniteDuration());
+  EXPECT_TRUE(request.speculation && request.cache_prompt);
+  EXPECT_EQ(Parsed(ParseChatRequest(Chat(R"("timeout":1e300)"))).timeout, absl::InfiniteDuration());
 }
 
 TEST(OpenAiRequest, TakesAllFourKindsOfPrompt) {
@@ -103,6 +116,16 @@ TEST(OpenAiRequest, NamesTheFieldThatIsWrong) {
       {R"("logit_bias":{"1":101})", "logit_bias"},
       {R"("logit_bias":[1])", "logit_bias"},
       {R"("model":5)", "model"},
+      {R"("priority":101)", "priority"},
+      {R"("priority":-101)", "priority"},
+      {R"("priority":0.5)", "priority"},
+      {R"("priority":"high")", "priority"},
+      {R"("timeout":0)", "timeout"},
+      {R"("timeout":-1)", "timeout"},
+      {R"("timeout":"10s")", "timeout"},
+      {R"("timeout":true)", "timeout"},
+      {R"("speculation":1)", "speculation"},
+      {R"("cache_prompt":"yes")", "cache_prompt"},
   };
   for (const auto& [fields, param] : cases) {
     const ApiError error = Refused(ParseCompletionRequest(Completion(fields)));
@@ -177,6 +200,13 @@ TEST(OpenAiRequest, HandsTemplateVariablesOn) {
   EXPECT_TRUE(std::holds_alternative<ApiError>(parse("[1]")));
 }
 
+TEST(OpenAiRequest, ToldApartByKeyAndNobodyLearnsIt) {
+  EXPECT_EQ(OwnerOf("Bearer abc"), "ba7816bf8f01cfea");  // SHA-256's own example
+  EXPECT_EQ(OwnerOf("bearer  abc "), OwnerOf("Bearer abc"));
+  EXPECT_NE(OwnerOf("Bearer abd"), OwnerOf("Bearer abc"));
+  for (const char* none : {"", "Bearer", "Bearer ", "Basic abc"}) EXPECT_EQ(OwnerOf(none), "");
+}
+
 TEST(OpenAiRequest, SaysWhereTheJsonIsBroken) {
   const auto message = [](absl::string_view body) {
     return Refused(ParseCompletionRequest(body)).message;
@@ -239,6 +269,18 @@ TEST(OpenAiBinding, GivesEachChoiceItsSeedAndEachPromptTheSame) {
   EXPECT_EQ(choices[2].sampling.seed, 7u);
   EXPECT_EQ(choices[0].max_tokens, 16u);
   EXPECT_NE(choices[0].prompt, choices[2].prompt);
+}
+
+TEST(OpenAiBinding, HandsOnHowToServe) {
+  ApiRequest request;
+  request.prompts = {std::string("a")};
+  request.priority = 3;
+  request.speculation = false;
+  request.cache_prompt = false;
+  const auto bound = BindRequest(request, Seedling(), 1024);
+  const GenerationInput& input = std::get<BoundRequest>(bound).choices.at(0);
+  EXPECT_EQ(input.priority, 3);
+  EXPECT_FALSE(input.speculation || input.cache_prompt);
 }
 
 TEST(OpenAiBinding, ChatGoesOnToTheEndOfTheContextUnlessTold) {
