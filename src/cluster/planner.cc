@@ -162,7 +162,8 @@ std::vector<Stage> FewestStages(const Costs& costs, const std::vector<PlannerNod
   for (size_t n = nodes.size(); n-- > 0;) {
     const size_t first = first_layer[n][last];
     if (first == last) continue;
-    stages.push_back({nodes[n].node, {static_cast<uint32_t>(first), static_cast<uint32_t>(last)}});
+    stages.push_back(
+        {nodes[n].node, {static_cast<uint32_t>(first), static_cast<uint32_t>(last)}, false});
     last = first;
   }
   std::reverse(stages.begin(), stages.end());
@@ -202,8 +203,8 @@ absl::StatusOr<StagePlan> PlanStages(const std::vector<LayerCost>& layers,
   const uint64_t wanted = std::max(rules.kv_tokens_wanted, rules.kv_tokens_least);
   const uint64_t kv_tokens = MostKvTokens(costs, nodes, rules.kv_tokens_least, wanted);
   StagePlan plan;
-  plan.kv_tokens = kv_tokens;
-  plan.stages = FewestStages(costs, nodes, kv_tokens, LeastBottleneck(costs, nodes, kv_tokens));
+  plan.chains.push_back(
+      {FewestStages(costs, nodes, kv_tokens, LeastBottleneck(costs, nodes, kv_tokens)), kv_tokens});
   return plan;
 }
 

@@ -31,31 +31,37 @@ absl::StatusOr<Epoch> EpochBuilder::NextEpoch() { return efedllm::NextEpoch(part
 
 absl::StatusOr<std::vector<Assignment>> EpochBuilder::Assignments(
     const StagePlan& plan, const std::vector<HopTarget>& targets) {
-  CHECK(targets.size() == plan.stages.size());
   std::vector<Assignment> assignments;
-  for (size_t i = 0; i < plan.stages.size(); ++i) {
-    Assignment& assignment = assignments.emplace_back();
-    assignment.epoch = plan.epoch;
-    assignment.layers = plan.stages[i].layers;
-    assignment.config = parts_.config;
-    ASSIGN_OR_RETURN(std::vector<TensorSpec> tensors,
-                     StageTensors(parts_.config, parts_.file, assignment.layers));
-    ASSIGN_OR_RETURN(assignment.tensors, parts_.hasher.Hash(std::move(tensors)));
-    parts_.weights.Offer(assignment.tensors);
-    assignment.kv_tokens = plan.kv_tokens;
-    assignment.limits = options_.limits;
-    assignment.codec = options_.codec;
-    assignment.kv_type = options_.kv_type;
-    assignment.upstream = i == 0 ? kCoordinatorNode : targets[i - 1].node;
-    const bool last = i + 1 == plan.stages.size();
-    assignment.downstream = last ? kCoordinatorNode : targets[i + 1].node;
-    // A worker knows the coordinator's host better than the coordinator does.
-    assignment.downstream_address = last ? absl::StrCat(":", listen_port_) : targets[i + 1].address;
+  for (const Chain& chain : plan.chains) {
+    for (size_t i = 0; i < chain.stages.size(); ++i) {
+      CHECK(assignments.size() < targets.size());
+      const HopTarget* target = &targets[assignments.size()];
+      Assignment& assignment = assignments.emplace_back();
+      assignment.epoch = plan.epoch;
+      assignment.layers = chain.stages[i].layers;
+      assignment.config = parts_.config;
+      ASSIGN_OR_RETURN(std::vector<TensorSpec> tensors,
+                       StageTensors(parts_.config, parts_.file, assignment.layers));
+      ASSIGN_OR_RETURN(assignment.tensors, parts_.hasher.Hash(std::move(tensors)));
+      parts_.weights.Offer(assignment.tensors);
+      assignment.kv_tokens = chain.kv_tokens;
+      assignment.limits = options_.limits;
+      assignment.codec = options_.codec;
+      assignment.kv_type = options_.kv_type;
+      const bool from_us = i == 0 || chain.stages[i - 1].relayed;
+      const bool to_us = i + 1 == chain.stages.size() || chain.stages[i].relayed;
+      assignment.upstream = from_us ? kCoordinatorNode : target[-1].node;
+      assignment.downstream = to_us ? kCoordinatorNode : target[1].node;
+      // A worker knows the coordinator's host better than the coordinator does.
+      assignment.downstream_address = to_us ? absl::StrCat(":", listen_port_) : target[1].address;
+    }
   }
   return assignments;
 }
 
-void EpochBuilder::SetUpstream(NodeId last) { parts_.inbox.receiver.SetUpstream(last); }
+void EpochBuilder::SetUpstream(const StagePlan& plan) {
+  parts_.inbox.receiver.SetUpstream(plan.chains.front().stages.back().node);
+}
 
 std::shared_ptr<ClusterPipeline> EpochBuilder::OverWorkers(
     const StagePlan& plan, const HopTarget& first,
@@ -63,11 +69,12 @@ std::shared_ptr<ClusterPipeline> EpochBuilder::OverWorkers(
     std::function<void(const absl::Status&)> on_end) {
   ClusterPipelineOptions options;
   options.capacity.epoch = plan.epoch;
-  options.capacity.chains = {{plan.stages.size(), plan.kv_tokens}};
+  const Chain& chain = plan.chains.front();
+  options.capacity.chains = {{chain.stages.size(), chain.kv_tokens}};
   options.capacity.limits = options_.limits;
   options.d_model = parts_.config.d_model;
   options.codec = options_.codec;
-  options.last_node = plan.stages.back().node;
+  options.last_node = chain.stages.back().node;
   options.estimate = std::move(estimate);
   options.on_end = std::move(on_end);
   return std::make_shared<ClusterPipeline>(
@@ -82,7 +89,7 @@ absl::StatusOr<std::shared_ptr<Pipeline>> EpochBuilder::Alone(const StagePlan& p
   }
   LocalPipelineOptions options;
   options.epoch = plan.epoch;
-  options.kv_tokens = plan.kv_tokens;
+  options.kv_tokens = plan.chains.front().kv_tokens;
   options.kv_type = options_.kv_type;
   options.limits = options_.limits;
   options.cache = &parts_.cache;

@@ -70,13 +70,13 @@ class EpochBuilder {
 
   absl::StatusOr<Epoch> NextEpoch();
 
-  // What each stage's node is told, in the order of the stages; its tensors are on offer from then
-  // on. targets: of each stage. Reads the weights once where they were never hashed.
+  // What each stage's node is told, in the order of plan.AllStages(); its tensors are on offer from
+  // then on. targets: of each stage. Reads the weights once where they were never hashed.
   absl::StatusOr<std::vector<Assignment>> Assignments(const StagePlan& plan,
                                                       const std::vector<HopTarget>& targets);
 
-  // Results are accepted from this node alone.
-  void SetUpstream(NodeId last);
+  // Results are accepted from the plan's last stages alone.
+  void SetUpstream(const StagePlan& plan);
   std::shared_ptr<ClusterPipeline> OverWorkers(
       const StagePlan& plan, const HopTarget& first,
       std::function<absl::Duration(size_t tokens)> estimate,

@@ -147,7 +147,7 @@ bool EpochKeeper::AllReady() const {
   for (const Member* member : membership_.All()) {
     ready += InPlan(*member) && member->state == MemberState::kReady;
   }
-  return ready == present_.plan.stages.size();
+  return ready == present_.plan.AllStages().size();
 }
 
 std::string EpochKeeper::Name(NodeId node) const {
@@ -194,7 +194,7 @@ void EpochKeeper::Plan() {
   if (!plan.ok()) return PlanAlone(considered, plan.status());
   {
     absl::MutexLock lock(&mu_);
-    if (Alive() && !present_.alone && present_.plan.stages == plan->stages) {
+    if (Alive() && !present_.alone && present_.plan.chains == plan->chains) {
       spdlog::info("the plan stays as it is with {} workers", considered.size());
       present_.considered = considered;
       return;
@@ -243,7 +243,7 @@ absl::Status EpochKeeper::ServeAlone(StagePlan plan, const std::vector<NodeId>& 
   present_.alone = true;
   present_.considered = considered;
   spdlog::info("epoch {}: this process computes all layers alone, {} tokens of KV", plan.epoch.v,
-               plan.kv_tokens);
+               plan.chains.front().kv_tokens);
   switch_.Serve(std::move(pipeline));
   return absl::OkStatus();
 }
@@ -281,36 +281,37 @@ void EpochKeeper::EndEpoch(const std::string& why) {
 absl::Status EpochKeeper::Assign(StagePlan plan, const std::vector<NodeId>& considered) {
   EndEpoch("preparing the weights");
   ASSIGN_OR_RETURN(plan.epoch, builder_.NextEpoch());
+  const std::vector<Stage> stages = plan.AllStages();
   std::vector<HopTarget> targets;
   {
     absl::MutexLock lock(&mu_);
-    for (const Stage& stage : plan.stages) {
+    for (const Stage& stage : stages) {
       const Member* member = membership_.Find(stage.node);
       targets.push_back({stage.node, member == nullptr ? "" : member->hello.hop_address});
     }
   }
   ASSIGN_OR_RETURN(const std::vector<Assignment> assignments, builder_.Assignments(plan, targets));
-  builder_.SetUpstream(plan.stages.back().node);
+  builder_.SetUpstream(plan);
 
   absl::MutexLock lock(&mu_);
   preparing_.clear();
   const absl::Time now = clock_.Now();
-  for (const Stage& stage : plan.stages) {
+  for (const Stage& stage : stages) {
     const Member* member = membership_.Find(stage.node);
     const bool there = member != nullptr && member->attached();
     if (!there || member->state == MemberState::kDraining) return absl::OkStatus();  // plan again
   }
   for (const Member* known : membership_.All()) {
     Member& member = *membership_.Find(known->node);
-    const auto stage = std::find_if(plan.stages.begin(), plan.stages.end(),
+    const auto stage = std::find_if(stages.begin(), stages.end(),
                                     [&](const Stage& s) { return s.node == member.node; });
-    if (stage == plan.stages.end()) {
+    if (stage == stages.end()) {
       if (member.attached() && member.layers.size() > 0) member.link->Release(plan.epoch);
       membership_.SetStage(member, LayerRange(), now);
       continue;
     }
     membership_.SetStage(member, stage->layers, now);
-    member.link->Assign(assignments[static_cast<size_t>(stage - plan.stages.begin())]);
+    member.link->Assign(assignments[static_cast<size_t>(stage - stages.begin())]);
     spdlog::info("epoch {}: layers [{}, {}) on {}", plan.epoch.v, stage->layers.first,
                  stage->layers.last, Name(member.node));
   }
@@ -325,19 +326,21 @@ absl::Status EpochKeeper::Assign(StagePlan plan, const std::vector<NodeId>& cons
 void EpochKeeper::TryAndServe() {
   StagePlan plan;
   std::vector<PlannerNode> nodes;
+  std::vector<Stage> stages;
   HopTarget first;
   {
     absl::MutexLock lock(&mu_);
     plan = present_.plan;
-    const Member* member = membership_.Find(plan.stages.front().node);
+    stages = plan.AllStages();
+    const Member* member = membership_.Find(stages.front().node);
     first = {member->node, member->hello.hop_address};
     std::vector<Candidate> holders;
-    for (const Stage& stage : plan.stages) holders.push_back({stage.node, absl::Time()});
+    for (const Stage& stage : stages) holders.push_back({stage.node, absl::Time()});
     nodes = membership_.PlannerNodes(holders);
   }
   const Epoch epoch = plan.epoch;
   const auto estimate = [plan, nodes, layers = options_.layers](size_t tokens) {
-    return EstimateStep(plan, layers, nodes, tokens);
+    return EstimateStep(plan.chains.front(), layers, nodes, tokens);
   };
   const std::shared_ptr<ClusterPipeline> pipeline = builder_.OverWorkers(
       plan, first, estimate,
@@ -360,9 +363,9 @@ void EpochKeeper::TryAndServe() {
   present_.since = clock_.Now();
   served_before_ = true;
   reason_.clear();
-  for (const Stage& stage : plan.stages) membership_.Find(stage.node)->stage_failures = 0;
-  spdlog::info("epoch {} serves: {} stages, {} tokens of KV", epoch.v, plan.stages.size(),
-               plan.kv_tokens);
+  for (const Stage& stage : stages) membership_.Find(stage.node)->stage_failures = 0;
+  spdlog::info("epoch {} serves: {} stages, {} tokens of KV", epoch.v, stages.size(),
+               plan.chains.front().kv_tokens);
   switch_.Serve(pipeline);
 }
 

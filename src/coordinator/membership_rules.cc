@@ -82,13 +82,13 @@ absl::Duration PlanDelay(int failures, const MembershipRules& rules) {
                   rules.max_plan_delay);
 }
 
-absl::Duration EstimateStep(const StagePlan& plan, const std::vector<LayerCost>& layers,
+absl::Duration EstimateStep(const Chain& chain, const std::vector<LayerCost>& layers,
                             const std::vector<PlannerNode>& nodes, size_t tokens) {
   // Below these rates a node's own measurement is not believed.
   constexpr double kLeastBytesPerSecond = 1e8;
   constexpr double kLeastOpsPerSecond = 1e8;
   double seconds = 0;
-  for (const Stage& stage : plan.stages) {
+  for (const Stage& stage : chain.stages) {
     double bytes = 0, flops = 0;
     for (uint32_t i = stage.layers.first; i < stage.layers.last; ++i) {
       bytes += static_cast<double>(layers[i].weight_bytes);

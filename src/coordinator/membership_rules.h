@@ -69,8 +69,8 @@ MembershipMove NextMove(const MembershipView& view, const MembershipRules& rules
 absl::Duration PlanDelay(int failures, const MembershipRules& rules);
 
 // Of one step of so many tokens through all stages, from what the nodes measured of themselves.
-// nodes: those of the plan, at least.
-absl::Duration EstimateStep(const StagePlan& plan, const std::vector<LayerCost>& layers,
+// nodes: those of the chain, at least.
+absl::Duration EstimateStep(const Chain& chain, const std::vector<LayerCost>& layers,
                             const std::vector<PlannerNode>& nodes, size_t tokens);
 
 // Where a worker serves hops. hop_address: HOST:PORT, or :PORT for the host that the coordinator

@@ -64,7 +64,7 @@ double BruteForce(const std::vector<LayerCost>& layers, const std::vector<Planne
 double Bottleneck(const StagePlan& plan, const std::vector<LayerCost>& layers,
                   const std::vector<PlannerNode>& nodes) {
   double slowest = 0;
-  for (const Stage& stage : plan.stages) {
+  for (const Stage& stage : plan.chains[0].stages) {
     const auto node = std::find_if(nodes.begin(), nodes.end(),
                                    [&](const PlannerNode& n) { return n.node == stage.node; });
     slowest = std::max(slowest, StageSeconds(layers, *node, stage.layers));
@@ -76,7 +76,7 @@ void ExpectWholeModelInNodeOrder(const StagePlan& plan, size_t layers,
                                  const std::vector<PlannerNode>& nodes) {
   uint32_t next = 0;
   size_t node = 0;
-  for (const Stage& stage : plan.stages) {
+  for (const Stage& stage : plan.chains[0].stages) {
     EXPECT_EQ(stage.layers.first, next);
     EXPECT_GT(stage.layers.size(), 0u);
     next = stage.layers.last;
@@ -90,10 +90,10 @@ TEST(Planner, EqualNodesShareEqually) {
   const std::vector<PlannerNode> nodes = {Node(1, 1e10), Node(2, 1e10), Node(3, 1e10)};
   const absl::StatusOr<StagePlan> plan = PlanStages(Layers(12), nodes, Rules());
   ASSERT_TRUE(plan.ok()) << plan.status();
-  EXPECT_THAT(plan->stages,
+  EXPECT_THAT(plan->chains[0].stages,
               ::testing::ElementsAre(Stage{NodeId{1}, {0, 4}}, Stage{NodeId{2}, {4, 8}},
                                      Stage{NodeId{3}, {8, 12}}));
-  EXPECT_EQ(plan->kv_tokens, 4096u);
+  EXPECT_EQ(plan->chains[0].kv_tokens, 4096u);
   EXPECT_EQ(plan->epoch, Epoch{0});
 }
 
@@ -101,7 +101,7 @@ TEST(Planner, AFasterNodeGetsMore) {
   const absl::StatusOr<StagePlan> plan =
       PlanStages(Layers(12), {Node(1, 1e10), Node(2, 3e10)}, Rules());
   ASSERT_TRUE(plan.ok());
-  EXPECT_THAT(plan->stages,
+  EXPECT_THAT(plan->chains[0].stages,
               ::testing::ElementsAre(Stage{NodeId{1}, {0, 3}}, Stage{NodeId{2}, {3, 12}}));
 }
 
@@ -109,11 +109,11 @@ TEST(Planner, ANodeThatDoesNotHelpGetsNoLayers) {
   // One layer takes node 2 longer than all of them take node 1.
   absl::StatusOr<StagePlan> plan = PlanStages(Layers(8), {Node(1, 1e10), Node(2, 1e8)}, Rules());
   ASSERT_TRUE(plan.ok());
-  EXPECT_THAT(plan->stages, ::testing::ElementsAre(Stage{NodeId{1}, {0, 8}}));
+  EXPECT_THAT(plan->chains[0].stages, ::testing::ElementsAre(Stage{NodeId{1}, {0, 8}}));
   // Four layers over three equal nodes: two each are no slower than 2, 1, 1.
   plan = PlanStages(Layers(4), {Node(1, 1e10), Node(2, 1e10), Node(3, 1e10)}, Rules());
   ASSERT_TRUE(plan.ok());
-  EXPECT_EQ(plan->stages.size(), 2u);
+  EXPECT_EQ(plan->chains[0].stages.size(), 2u);
 }
 
 TEST(Planner, MoreNodesThanLayersLeavesSomeOnStandby) {
@@ -121,7 +121,7 @@ TEST(Planner, MoreNodesThanLayersLeavesSomeOnStandby) {
   for (uint64_t i = 1; i <= 5; ++i) nodes.push_back(Node(i, 1e10));
   const absl::StatusOr<StagePlan> plan = PlanStages(Layers(3), nodes, Rules());
   ASSERT_TRUE(plan.ok());
-  EXPECT_EQ(plan->stages.size(), 3u);
+  EXPECT_EQ(plan->chains[0].stages.size(), 3u);
 }
 
 TEST(Planner, ComputeCountsWhereItIsSlowerThanMemory) {
@@ -132,7 +132,7 @@ TEST(Planner, ComputeCountsWhereItIsSlowerThanMemory) {
   for (LayerCost& layer : layers) layer.flops_per_token = 2 * layer.weight_bytes;
   const absl::StatusOr<StagePlan> plan = PlanStages(layers, nodes, Rules());
   ASSERT_TRUE(plan.ok());
-  EXPECT_THAT(plan->stages,
+  EXPECT_THAT(plan->chains[0].stages,
               ::testing::ElementsAre(Stage{NodeId{1}, {0, 1}}, Stage{NodeId{2}, {1, 4}}));
 }
 
@@ -142,10 +142,10 @@ TEST(Planner, MemoryLimitsBindAndOverheadCounts) {
   absl::StatusOr<StagePlan> plan =
       PlanStages(Layers(6), {Node(1, 1e12, three), Node(2, 1e10)}, Rules());
   ASSERT_TRUE(plan.ok());
-  EXPECT_EQ(plan->stages[0].layers, (LayerRange{0, 3}));
+  EXPECT_EQ(plan->chains[0].stages[0].layers, (LayerRange{0, 3}));
   plan = PlanStages(Layers(6), {Node(1, 1e12, three - 1), Node(2, 1e10)}, Rules());
   ASSERT_TRUE(plan.ok());
-  EXPECT_EQ(plan->stages[0].layers, (LayerRange{0, 2}));
+  EXPECT_EQ(plan->chains[0].stages[0].layers, (LayerRange{0, 2}));
 }
 
 TEST(Planner, GivesLessKvWhereMemoryIsShort) {
@@ -153,7 +153,7 @@ TEST(Planner, GivesLessKvWhereMemoryIsShort) {
   const absl::StatusOr<StagePlan> plan =
       PlanStages(Layers(6), {Node(1, 1e10, (64 + 600 + 12) * kMiB)}, Rules());
   ASSERT_TRUE(plan.ok());
-  EXPECT_EQ(plan->kv_tokens, 2048u);
+  EXPECT_EQ(plan->chains[0].kv_tokens, 2048u);
 }
 
 TEST(Planner, SaysHowMuchMemoryIsMissing) {
@@ -213,7 +213,7 @@ TEST(Planner, EqualsBruteForceOnRandomClusters) {
     const PlannerRules rules = {
         .kv_tokens_wanted = 2048, .kv_tokens_least = 128, .overhead_bytes = 4 * kMiB};
     const absl::StatusOr<StagePlan> plan = PlanStages(layers, nodes, rules);
-    const uint64_t kv_tokens = plan.ok() ? plan->kv_tokens : rules.kv_tokens_least;
+    const uint64_t kv_tokens = plan.ok() ? plan->chains[0].kv_tokens : rules.kv_tokens_least;
     const double best = BruteForce(layers, nodes, 0, 0, kv_tokens, rules.overhead_bytes);
     ASSERT_EQ(plan.ok(), best < std::numeric_limits<double>::infinity()) << "seed " << seed;
     if (!plan.ok()) continue;

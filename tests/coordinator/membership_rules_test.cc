@@ -120,16 +120,16 @@ TEST(MembershipRules, RetriesAPlanThatFailsByItselfEverMoreSlowly) {
 
 TEST(MembershipRules, EstimatesAStepFromWhatTheNodesMeasured) {
   const std::vector<LayerCost> layers(4, LayerCost{1'000'000'000, 2'000'000'000, 0});
-  StagePlan plan;
-  plan.stages = {{NodeId{1}, {0, 3}}, {NodeId{2}, {3, 4}}};
+  Chain chain;
+  chain.stages = {{NodeId{1}, {0, 3}}, {NodeId{2}, {3, 4}}};
   NodeProfile profile;
   profile.read_bytes_per_second = 1e10;
   profile.int8_ops_per_second = profile.f32_flops_per_second = 1e11;
   const std::vector<PlannerNode> nodes = {{NodeId{1}, "a", profile}, {NodeId{2}, "b", profile}};
-  EXPECT_NEAR(absl::ToDoubleSeconds(EstimateStep(plan, layers, nodes, 1)), 0.4, 1e-6);
-  EXPECT_NEAR(absl::ToDoubleSeconds(EstimateStep(plan, layers, nodes, 100)), 8, 1e-6);
+  EXPECT_NEAR(absl::ToDoubleSeconds(EstimateStep(chain, layers, nodes, 1)), 0.4, 1e-6);
+  EXPECT_NEAR(absl::ToDoubleSeconds(EstimateStep(chain, layers, nodes, 100)), 8, 1e-6);
   // A node that claims to be infinitely slow can't make a deadline infinite.
-  EXPECT_LT(EstimateStep(plan, layers, {}, 1'000'000'000), absl::Hours(2));
+  EXPECT_LT(EstimateStep(chain, layers, {}, 1'000'000'000), absl::Hours(2));
 }
 
 TEST(MembershipRules, FillsInTheHostThatTheCoordinatorSees) {
