@@ -59,7 +59,7 @@ const Batcher::StepInFlight* Batcher::NextStep(absl::Time now) {
   TakeReleases(next.step);  // first: they make room
   Admit();
   TakeSpans(next);
-  if (next.step.spans.empty() && next.step.released.empty()) return nullptr;
+  if (next.step.spans.empty() && next.step.trims.empty()) return nullptr;
   next.step.epoch = capacity_->epoch;
   next.step.id = StepId{++last_step_};
   next.submitted_at = now;
@@ -68,8 +68,8 @@ const Batcher::StepInFlight* Batcher::NextStep(absl::Time now) {
 }
 
 void Batcher::TakeReleases(Step& step) {
-  while (!released_.empty() && step.released.size() < capacity_->limits.max_released) {
-    step.released.push_back(released_.front().sequence);
+  while (!released_.empty() && step.trims.size() < capacity_->limits.max_trims) {
+    step.trims.push_back({released_.front().sequence, 0});
     kv_reserved_ -= released_.front().kv_tokens;
     released_.pop_front();
   }
@@ -98,14 +98,22 @@ void Batcher::Admit() {
 
 void Batcher::TakeSpans(StepInFlight& next) {
   std::vector<SequenceWork> work;
+  StepDemand demand;
   work.reserve(running_.size());
   for (const auto& sequence : running_) {
-    work.push_back({sequence->known(), sequence->submitted(), sequence->last_step});
+    work.push_back({sequence->known(), sequence->submitted(), 0, sequence->last_step});
+    if (work.back().known - work.back().submitted > 1) {
+      demand.prompt_rows += work.back().known - work.back().submitted;
+    } else {
+      ++demand.decoding;
+    }
   }
-  const StepRules rules{capacity_->chains[0].stages,
+  const ChainCapacity& chain = capacity_->chains[0];
+  const StepRules rules{chain.stages, MaxStepsInFlight(chain),
                         std::min(max_step_tokens_, capacity_->limits.max_tokens),
                         capacity_->limits.max_spans};
-  for (const PlannedSpan& planned : PlanStep(work, rules)) {
+  const ChainTimes unknown(chain.stages);
+  for (const PlannedSpan& planned : PlanStep(work, rules, ShapeSteps(demand, rules, unknown))) {
     const std::shared_ptr<Sequence>& sequence = running_[planned.sequence];
     const SequenceSpan span{sequence->id(), sequence->submitted(), planned.tokens};
     sequence->MarkSubmitted(planned.tokens);
@@ -131,7 +139,7 @@ void Batcher::FailStep(const StepInFlight& step, const absl::Status& status) {
     Stop(part.sequence);
   }
   // Whether the nodes saw the releases is not known; a second one does no harm.
-  for (const SequenceId sequence : step.step.released) released_.push_back({sequence, 0});
+  for (const SequenceTrim& trim : step.step.trims) released_.push_back({trim.sequence, 0});
 }
 
 void Batcher::Retire(const StepInFlight& step) {

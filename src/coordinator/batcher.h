@@ -13,10 +13,10 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "cluster/step.h"
+#include "cluster/step_planner.h"
 #include "common/ids.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/sequence.h"
-#include "coordinator/step_planner.h"
 
 namespace efedllm {
 
