@@ -19,15 +19,35 @@ struct SequenceSpan {
   friend bool operator==(const SequenceSpan&, const SequenceSpan&) = default;
 };
 
-// Valid: every span has tokens; a sequence stands in at most one span; a span begins where the
-// sequence's KV ends, or earlier (then the KV from first_position on is dropped first). `released`
-// sequences lose their KV before the spans run, and none of them stands in a span. A step may have
-// no spans at all and only release.
+// Forgets positions from length on; 0: the whole sequence. No effect if it is shorter or unknown.
+struct SequenceTrim {
+  SequenceId sequence;
+  uint32_t length = 0;
+
+  friend bool operator==(const SequenceTrim&, const SequenceTrim&) = default;
+};
+
+// A new sequence, which begins with the KV of the parent's first tokens.
+struct SequenceFork {
+  SequenceId sequence;  // holds no KV yet
+  SequenceId parent;    // holds KV of at least that many tokens
+  uint32_t tokens = 0;  // at least one
+
+  friend bool operator==(const SequenceFork&, const SequenceFork&) = default;
+};
+
+// Trims happen first, then forks in their order, then the spans all together. Valid: a sequence is
+// trimmed at most once, forked to at most once, and stands in at most one span; every span has
+// tokens and begins where the sequence's KV ends, or earlier (then the KV from first_position on is
+// dropped first). So a sequence that is trimmed and run is trimmed to at most first_position. A
+// step may have no spans at all. One that fails has changed nothing, except that its trims and
+// forks may have happened.
 struct Step {
   Epoch epoch;
   StepId id;
+  std::vector<SequenceTrim> trims;
+  std::vector<SequenceFork> forks;
   std::vector<SequenceSpan> spans;
-  std::vector<SequenceId> released;
 
   // Rows of the step's activations: [tokens(), d_model], span after span.
   size_t tokens() const {
@@ -39,10 +59,11 @@ struct Step {
 
 // What bounds a step on the wire and in memory; both ends of a hop agree on it in the assignment.
 struct StepLimits {
-  uint32_t max_tokens = 512;     // rows in one step
-  uint32_t max_spans = 64;       // sequences in one step
-  uint32_t max_released = 1024;  // releases in one step
-  uint32_t max_position = 0;     // positions are below this: the context length
+  uint32_t max_tokens = 512;  // rows in one step
+  uint32_t max_spans = 64;    // sequences in one step
+  uint32_t max_trims = 1024;
+  uint32_t max_forks = 256;
+  uint32_t max_position = 0;  // positions are below this: the context length
 };
 
 }  // namespace efedllm

@@ -161,7 +161,7 @@ absl::Status ClusterPipeline::Probe(absl::Duration timeout) {
   }
   Step release;
   release.epoch = step.epoch;
-  release.released.push_back(kProbeSequence);
+  release.trims.push_back({kProbeSequence, 0});
   RETURN_IF_ERROR(Submit(std::move(step), 0, std::move(hidden)));
   RETURN_IF_ERROR(Submit(std::move(release), 0, Matrix(0, options_.d_model)));
   for (int i = 0; i < 2; ++i) {

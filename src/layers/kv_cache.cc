@@ -2,12 +2,15 @@
 
 #include <sys/mman.h>
 
+#include <cstring>
 #include <limits>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "common/status_macros.h"
 
 namespace efedllm {
 namespace {
@@ -54,7 +57,12 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const KvShape& shape, u
 }
 
 KvCache::KvCache(const KvShape& shape, uint8_t* memory, uint64_t bytes, uint64_t pages)
-    : shape_(shape), memory_(memory), bytes_(bytes), total_pages_(pages) {
+    : shape_(shape),
+      memory_(memory),
+      bytes_(bytes),
+      total_pages_(pages),
+      page_bytes_(bytes / pages),
+      owners_(pages, 0) {
   free_.reserve(pages);
   for (uint64_t page = pages; page > 0; --page) free_.push_back(page - 1);
 }
@@ -62,8 +70,21 @@ KvCache::KvCache(const KvShape& shape, uint8_t* memory, uint64_t bytes, uint64_t
 KvCache::~KvCache() { munmap(memory_, bytes_); }
 
 absl::Status KvCache::Extend(absl::Span<const KvSpan> spans) {
+  RETURN_IF_ERROR(CheckSpans(spans));
+  RETURN_IF_ERROR(CheckRoom(spans));
+  // Shrink first: one span's pages may be what another needs.
+  for (const KvSpan& span : spans) {
+    const auto it = sequences_.find(span.sequence);
+    if (it != sequences_.end()) Shrink(it->second, span.first_position);
+  }
+  for (const KvSpan& span : spans) {
+    Grow(sequences_[span.sequence], span.first_position + span.tokens);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvCache::CheckSpans(absl::Span<const KvSpan> spans) const {
   absl::flat_hash_set<SequenceId> seen;
-  uint64_t wanted = 0, returned = 0;
   for (const KvSpan& span : spans) {
     if (!seen.insert(span.sequence).second) {
       return absl::InvalidArgumentError(
@@ -74,49 +95,109 @@ absl::Status KvCache::Extend(absl::Span<const KvSpan> spans) {
           absl::StrCat("sequence ", span.sequence.v, " has KV up to position ",
                        length(span.sequence), ", so a span can't begin at ", span.first_position));
     }
-    const uint64_t end = uint64_t{span.first_position} + span.tokens;
-    if (end > std::numeric_limits<uint32_t>::max()) {
+    if (uint64_t{span.first_position} + span.tokens > std::numeric_limits<uint32_t>::max()) {
       return absl::InvalidArgumentError("a position does not fit 32 bits");
     }
-    wanted += PagesFor(end);
-    returned += pages(span.sequence).size();
-  }
-  if (wanted > free_.size() + returned) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no KV memory left: ", wanted - returned, " more pages of ", kPagePositions,
-                     " tokens are needed, ", free_.size(), " of ", total_pages_, " are free"));
-  }
-  // Shrink first: one span's pages may be what another needs.
-  for (const KvSpan& span : spans) Truncate(span.sequence, span.first_position + span.tokens);
-  for (const KvSpan& span : spans) {
-    Resize(sequences_[span.sequence], span.first_position + span.tokens);
   }
   return absl::OkStatus();
 }
 
-void KvCache::Resize(Sequence& sequence, uint32_t length) {
-  const uint64_t page_bytes = bytes_ / total_pages_;
-  const uint64_t pages = PagesFor(length);
-  while (sequence.pages.size() > pages) {
-    free_.push_back(static_cast<uint64_t>(sequence.pages.back() - memory_) / page_bytes);
-    sequence.pages.pop_back();
+// Counts what Extend is going to do: its drops, then page by page its copies and new pages.
+absl::Status KvCache::CheckRoom(absl::Span<const KvSpan> spans) const {
+  uint64_t wanted = 0, returned = 0;
+  absl::flat_hash_map<const uint8_t*, uint32_t> dropped;  // how often
+  for (const KvSpan& span : spans) {
+    const absl::Span<uint8_t* const> have = pages(span.sequence);
+    const uint64_t kept = PagesFor(span.first_position);
+    for (uint64_t i = kept; i < have.size(); ++i) {
+      if (++dropped[have[i]] == owners(have[i])) ++returned;
+    }
+    wanted += PagesFor(uint64_t{span.first_position} + span.tokens) - kept;
   }
-  while (sequence.pages.size() < pages) {
-    CHECK(!free_.empty());
-    sequence.pages.push_back(memory_ + free_.back() * page_bytes);
-    free_.pop_back();
+  for (const KvSpan& span : spans) {
+    if (span.first_position % kPagePositions == 0) continue;
+    const uint8_t* page = pages(span.sequence)[span.first_position / kPagePositions];
+    if (owners(page) == 1) continue;
+    if (owners(page) - dropped[page] == 1) continue;
+    ++dropped[page];
+    ++wanted;
+  }
+  if (wanted <= free_.size() + returned) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("no KV memory left: ", wanted - returned, " more pages of ", kPagePositions,
+                   " tokens are needed, ", free_.size(), " of ", total_pages_, " are free"));
+}
+
+absl::Status KvCache::Fork(SequenceId child, SequenceId parent, uint32_t tokens) {
+  if (tokens == 0 || tokens > length(parent) || sequences_.contains(child)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sequence ", child.v, " can't begin with ", tokens, " positions of sequence ", parent.v,
+        ", which has KV up to position ", length(parent), "; its own ends at ", length(child)));
+  }
+  const uint64_t shared = tokens / kPagePositions;
+  if (shared < PagesFor(tokens) && free_.empty()) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "no KV memory left: a page of ", kPagePositions, " tokens is needed, none is free"));
+  }
+  Sequence& sequence = sequences_[child];  // before the parent's: it may move them
+  const Sequence& from = sequences_.find(parent)->second;
+  sequence.length = tokens;
+  sequence.pages.assign(from.pages.begin(), from.pages.begin() + static_cast<int64_t>(shared));
+  for (const uint8_t* page : sequence.pages) ++owners(page);
+  if (shared < PagesFor(tokens)) sequence.pages.push_back(CopyOf(from.pages[shared]));
+  return absl::OkStatus();
+}
+
+void KvCache::Shrink(Sequence& sequence, uint32_t length) {
+  while (sequence.pages.size() > PagesFor(length)) {
+    ReturnPage(sequence.pages.back());
+    sequence.pages.pop_back();
   }
   sequence.length = length;
 }
 
-void KvCache::Truncate(SequenceId sequence, uint32_t length) {
-  const auto it = sequences_.find(sequence);
-  if (it != sequences_.end() && it->second.length > length) Resize(it->second, length);
+// Room from the sequence's end on, in pages that are its own.
+void KvCache::Grow(Sequence& sequence, uint32_t length) {
+  if (sequence.length % kPagePositions != 0 && owners(sequence.pages.back()) > 1) {
+    uint8_t* const shared = sequence.pages.back();
+    sequence.pages.back() = CopyOf(shared);
+    ReturnPage(shared);
+  }
+  while (sequence.pages.size() < PagesFor(length)) sequence.pages.push_back(TakePage());
+  sequence.length = length;
 }
 
-void KvCache::Release(SequenceId sequence) {
-  Truncate(sequence, 0);
-  sequences_.erase(sequence);
+uint8_t* KvCache::TakePage() {
+  CHECK(!free_.empty());
+  const uint64_t number = free_.back();
+  free_.pop_back();
+  owners_[number] = 1;
+  return memory_ + number * page_bytes_;
+}
+
+uint8_t* KvCache::CopyOf(const uint8_t* page) {
+  uint8_t* copy = TakePage();
+  std::memcpy(copy, page, page_bytes_);
+  return copy;
+}
+
+void KvCache::ReturnPage(uint8_t* page) {
+  if (--owners(page) == 0) free_.push_back(static_cast<uint64_t>(page - memory_) / page_bytes_);
+}
+
+uint32_t& KvCache::owners(const uint8_t* page) {
+  return owners_[static_cast<uint64_t>(page - memory_) / page_bytes_];
+}
+
+uint32_t KvCache::owners(const uint8_t* page) const {
+  return owners_[static_cast<uint64_t>(page - memory_) / page_bytes_];
+}
+
+void KvCache::Truncate(SequenceId sequence, uint32_t length) {
+  const auto it = sequences_.find(sequence);
+  if (it == sequences_.end() || it->second.length < length) return;
+  Shrink(it->second, length);
+  if (length == 0) sequences_.erase(it);
 }
 
 uint32_t KvCache::length(SequenceId sequence) const {

@@ -33,6 +33,7 @@ struct KvShape {
   uint64_t BytesPerToken() const;
 };
 
+// Sequences may share pages that are full (Fork); one that is written is its sequence's alone.
 // A page holds for each layer and kv head: K as [head_dim][64] (lanes are positions), then V as
 // [64][head_dim]; see kernels/kv_layout.h for types with scales. Not thread-safe, except that
 // different threads may write different heads or positions of reserved pages. Memory is reserved at
@@ -53,17 +54,23 @@ class KvCache {
 
   // Makes each span's sequence exactly first_position + tokens long: positions from first_position
   // on are forgotten, then room is made (their contents are whatever was there, until written).
-  // All spans or none: InvalidArgument if a first_position is beyond its sequence's end or a
-  // sequence stands twice; ResourceExhausted if pages run out; nothing has changed then.
+  // A page that others share is copied if kept positions stand in it. All spans or none:
+  // InvalidArgument if a first_position is beyond its sequence's end or a sequence stands twice;
+  // ResourceExhausted if pages run out; nothing has changed then.
   absl::Status Extend(absl::Span<const KvSpan> spans);
 
-  // Shortens a sequence to its first `length` positions; no effect if it is shorter or unknown.
+  // A new sequence that begins with the parent's first tokens: full pages are shared, a last one
+  // that is not full is copied. InvalidArgument: the child is known, the parent shorter, or there
+  // are no tokens; ResourceExhausted: no page for the copy; nothing has changed then.
+  absl::Status Fork(SequenceId child, SequenceId parent, uint32_t tokens);
+
+  // Shortens a sequence to its first `length` positions, and forgets it if that is 0; no effect if
+  // it is shorter or unknown.
   void Truncate(SequenceId sequence, uint32_t length);
-  // Forgets a sequence; no effect if unknown.
-  void Release(SequenceId sequence);
 
   uint32_t length(SequenceId sequence) const;  // positions; 0 if unknown
   uint64_t sequences() const { return sequences_.size(); }
+  // In whole pages; a shared one counts once.
   uint64_t tokens_used() const { return (total_pages_ - free_.size()) * kPagePositions; }
   uint64_t tokens_total() const { return total_pages_ * kPagePositions; }
 
@@ -80,15 +87,25 @@ class KvCache {
   };
 
   KvCache(const KvShape& shape, uint8_t* memory, uint64_t bytes, uint64_t pages);
-  void Resize(Sequence& sequence, uint32_t length);
+  absl::Status CheckSpans(absl::Span<const KvSpan> spans) const;
+  absl::Status CheckRoom(absl::Span<const KvSpan> spans) const;
+  void Shrink(Sequence& sequence, uint32_t length);
+  void Grow(Sequence& sequence, uint32_t length);
+  uint8_t* TakePage();
+  uint8_t* CopyOf(const uint8_t* page);
+  void ReturnPage(uint8_t* page);  // once for each sequence that has it
+  uint32_t& owners(const uint8_t* page);
+  uint32_t owners(const uint8_t* page) const;
 
   // Constant after construction.
   const KvShape shape_;
   uint8_t* const memory_;
   const uint64_t bytes_;
   const uint64_t total_pages_;
+  const uint64_t page_bytes_;
 
-  std::vector<uint64_t> free_;  // page numbers, the next one last
+  std::vector<uint32_t> owners_;  // of each page: how many sequences have it
+  std::vector<uint64_t> free_;    // page numbers, the next one last
   absl::flat_hash_map<SequenceId, Sequence> sequences_;
 };
 

@@ -116,7 +116,7 @@ absl::Status LocalModel::Evaluate(absl::Span<const int32_t> tokens, uint32_t chu
     VisitLogits(hidden.ref(), first, visit);
   }
   Step release;
-  release.released = {kEvaluated};
+  release.trims = {{kEvaluated, 0}};
   return RunStages(release, {}, {nullptr, 0, config_.d_model});
 }
 

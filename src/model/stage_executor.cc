@@ -171,12 +171,7 @@ LayerShape ShapeOf(const ModelConfig& config) {
 }
 
 // Limits and duplicates; what needs no KV to decide.
-absl::Status CheckStep(const Step& step, const StepLimits& limits) {
-  if (step.spans.size() > limits.max_spans || step.released.size() > limits.max_released) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a step of ", step.spans.size(), " spans and ", step.released.size(), " releases; at most ",
-        limits.max_spans, " and ", limits.max_released, " are allowed"));
-  }
+absl::Status CheckSpans(const Step& step, const StepLimits& limits) {
   absl::flat_hash_set<SequenceId> seen;
   uint64_t tokens = 0;
   for (const SequenceSpan& span : step.spans) {
@@ -196,12 +191,45 @@ absl::Status CheckStep(const Step& step, const StepLimits& limits) {
     return absl::InvalidArgumentError(
         absl::StrCat("a step of ", tokens, " tokens; at most ", limits.max_tokens, " are allowed"));
   }
-  for (const SequenceId released : step.released) {
-    if (!seen.contains(released)) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("sequence ", released.v, " is released and run in one step"));
+  return absl::OkStatus();
+}
+
+absl::Status CheckTrimsAndForks(const Step& step) {
+  absl::flat_hash_map<SequenceId, uint32_t> begins;
+  for (const SequenceSpan& span : step.spans) begins[span.sequence] = span.first_position;
+  absl::flat_hash_set<SequenceId> seen;
+  for (const SequenceTrim& trim : step.trims) {
+    if (!seen.insert(trim.sequence).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("sequence ", trim.sequence.v, " is trimmed twice in a step"));
+    }
+    const auto begin = begins.find(trim.sequence);
+    if (begin == begins.end() || trim.length <= begin->second) continue;
+    return absl::InvalidArgumentError(absl::StrCat("sequence ", trim.sequence.v, " is trimmed to ",
+                                                   trim.length, " positions and run from ",
+                                                   begin->second, " on in one step"));
+  }
+  seen.clear();
+  for (const SequenceFork& fork : step.forks) {
+    if (fork.tokens > 0 && fork.sequence != fork.parent && seen.insert(fork.sequence).second) {
+      continue;
+    }
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sequence ", fork.sequence.v, " is forked to twice in a step, or from nothing"));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckStep(const Step& step, const StepLimits& limits) {
+  if (step.spans.size() > limits.max_spans || step.trims.size() > limits.max_trims ||
+      step.forks.size() > limits.max_forks) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a step of ", step.spans.size(), " spans, ", step.trims.size(), " trims and ",
+                     step.forks.size(), " forks; at most ", limits.max_spans, ", ",
+                     limits.max_trims, " and ", limits.max_forks, " are allowed"));
+  }
+  RETURN_IF_ERROR(CheckSpans(step, limits));
+  return CheckTrimsAndForks(step);
 }
 
 absl::Status CheckHidden(const Step& step, ConstMatrixRef hidden, uint32_t d_model) {
@@ -266,7 +294,10 @@ absl::StatusOr<std::unique_ptr<StageExecutor>> StageExecutor::Create(
 absl::Status StageExecutor::Run(const Step& step, MatrixRef hidden) {
   RETURN_IF_ERROR(CheckStep(step, state_->options.limits));
   RETURN_IF_ERROR(CheckHidden(step, hidden, state_->options.config.d_model));
-  for (const SequenceId released : step.released) state_->kv->Release(released);
+  for (const SequenceTrim& trim : step.trims) state_->kv->Truncate(trim.sequence, trim.length);
+  for (const SequenceFork& fork : step.forks) {
+    RETURN_IF_ERROR(state_->kv->Fork(fork.sequence, fork.parent, fork.tokens));
+  }
   std::vector<KvSpan> spans;
   spans.reserve(step.spans.size());
   for (const SequenceSpan& span : step.spans) {
@@ -287,7 +318,7 @@ absl::Status StageExecutor::SelfTest() {
   const KvSpan span{kSelfTestSequence, 0, 1};
   RETURN_IF_ERROR(state_->kv->Extend({span}));
   state_->RunLayers({span}, hidden.ref());
-  state_->kv->Release(kSelfTestSequence);
+  state_->kv->Truncate(kSelfTestSequence, 0);
   for (size_t i = 0; i < hidden.cols(); ++i) {
     if (std::isfinite(hidden.row(0)[i])) continue;
     return absl::InternalError(absl::StrCat(

@@ -39,8 +39,8 @@ class StageExecutor {
   // call at a time. The result of a row depends on its sequence's tokens alone: not on its batch
   // mates, the chunking, threads or ISA. InvalidArgument: the step is not valid (see step.h),
   // breaks the limits, or hidden has another shape or values that are not finite;
-  // ResourceExhausted: no KV page left. The step has then changed nothing, except that its releases
-  // may have happened.
+  // ResourceExhausted: no KV page left. The step has then changed nothing, except that its trims
+  // and forks may have happened.
   absl::Status Run(const Step& step, MatrixRef hidden);
 
   // A real forward pass of one made-up token, whose KV is dropped again. Internal: the output is

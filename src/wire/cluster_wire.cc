@@ -3,67 +3,21 @@
 #include <cmath>
 #include <utility>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "cluster/kv_rule.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
+#include "wire/field_checks.h"
 
 namespace efedllm {
 namespace {
 
 constexpr size_t kMaxNameBytes = 64;
-constexpr size_t kMaxAddressBytes = 300;
 constexpr size_t kMaxMessageBytes = 1024;
 // No machine and no counter comes near it, and sums of thousands stay far from overflow.
 constexpr uint64_t kMaxCount = uint64_t{1} << 48;
-constexpr double kMaxRate = 1e18;
 constexpr uint32_t kTensorsPerLayer = 24;
 constexpr uint64_t kMaxFrameValues = uint64_t{1} << 28;  // 1 GiB of f32 in one step
-
-absl::Status Wrong(absl::string_view field, absl::string_view why) {
-  return absl::InvalidArgumentError(absl::StrCat("malformed message: ", field, " ", why));
-}
-
-absl::Status CheckRange(absl::string_view field, uint64_t value, uint64_t least, uint64_t most) {
-  if (value >= least && value <= most) return absl::OkStatus();
-  return Wrong(field, absl::StrCat("is ", value, ", not in [", least, ", ", most, "]"));
-}
-
-absl::Status CheckText(absl::string_view field, absl::string_view text, size_t max_size) {
-  if (text.size() > max_size) {
-    return Wrong(field, absl::StrCat("has ", text.size(), " bytes; at most ", max_size));
-  }
-  for (const char c : text) {
-    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
-      return Wrong(field, "has control characters");
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckRate(absl::string_view field, double value) {
-  if (value >= 0 && value <= kMaxRate) return absl::OkStatus();  // false for NaN
-  return Wrong(field, "is no rate");
-}
-
-// "HOST:PORT", "[V6]:PORT" or ":PORT".
-absl::Status CheckAddress(absl::string_view field, absl::string_view address) {
-  RETURN_IF_ERROR(CheckText(field, address, kMaxAddressBytes));
-  const size_t colon = address.rfind(':');
-  uint32_t port = 0;
-  if (colon == absl::string_view::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port) ||
-      port == 0 || port > 65535) {
-    return Wrong(field, "is not HOST:PORT");
-  }
-  for (const char c : address.substr(0, colon)) {
-    const bool allowed = absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' ||
-                         c == '-' || c == '_' || c == ':' || c == '[' || c == ']' || c == '%';
-    if (!allowed) return Wrong(field, "is not HOST:PORT");
-  }
-  return absl::OkStatus();
-}
 
 absl::StatusOr<NodeProfile> ProfileFromWire(const v1::NodeProfile& message) {
   RETURN_IF_ERROR(CheckRange("profile.threads", message.threads(), 1, 4096));
@@ -159,9 +113,9 @@ absl::StatusOr<TensorSpec> TensorFromWire(const v1::TensorSpec& message) {
   RETURN_IF_ERROR(CheckRange("tensor.rows", message.rows(), 1, uint64_t{1} << 24));
   RETURN_IF_ERROR(CheckRange("tensor.cols", message.cols(), 1, uint64_t{1} << 24));
   const std::optional<DType> dtype = DTypeFromGguf(message.dtype());
-  if (!dtype) return Wrong("tensor.dtype", absl::StrCat("is ", message.dtype(), ", unknown here"));
+  if (!dtype) return WrongField("tensor.dtype", absl::StrCat("is ", message.dtype(), ", unknown here"));
   if (!RowBytes(*dtype, message.cols()))
-    return Wrong("tensor.cols", "is no whole number of blocks");
+    return WrongField("tensor.cols", "is no whole number of blocks");
   TensorSpec spec;
   spec.name = message.name();
   spec.dtype = *dtype;
@@ -169,7 +123,7 @@ absl::StatusOr<TensorSpec> TensorFromWire(const v1::TensorSpec& message) {
   spec.cols = message.cols();
   const std::string& digests = message.chunk_sha256();
   if (digests.size() != spec.chunk_count() * sizeof(Sha256Digest)) {
-    return Wrong("tensor.chunk_sha256", absl::StrCat("has ", digests.size(), " bytes for ",
+    return WrongField("tensor.chunk_sha256", absl::StrCat("has ", digests.size(), " bytes for ",
                                                      spec.chunk_count(), " chunks"));
   }
   spec.chunks.resize(spec.chunk_count());
@@ -196,12 +150,14 @@ absl::StatusOr<StepLimits> LimitsFromWire(const v1::StepLimits& message, uint32_
   RETURN_IF_ERROR(
       CheckRange("limits.max_tokens", message.max_tokens(), 1, kMaxFrameValues / d_model));
   RETURN_IF_ERROR(CheckRange("limits.max_spans", message.max_spans(), 1, 1u << 14));
-  RETURN_IF_ERROR(CheckRange("limits.max_released", message.max_released(), 1, 1u << 16));
+  RETURN_IF_ERROR(CheckRange("limits.max_trims", message.max_trims(), 1, 1u << 16));
+  RETURN_IF_ERROR(CheckRange("limits.max_forks", message.max_forks(), 1, 1u << 14));
   RETURN_IF_ERROR(CheckRange("limits.max_position", message.max_position(), 1, 1u << 27));
   StepLimits limits;
   limits.max_tokens = message.max_tokens();
   limits.max_spans = message.max_spans();
-  limits.max_released = message.max_released();
+  limits.max_trims = message.max_trims();
+  limits.max_forks = message.max_forks();
   limits.max_position = message.max_position();
   return limits;
 }
@@ -241,7 +197,8 @@ v1::Assignment ToWire(const Assignment& assignment) {
   v1::StepLimits& limits = *message.mutable_limits();
   limits.set_max_tokens(assignment.limits.max_tokens);
   limits.set_max_spans(assignment.limits.max_spans);
-  limits.set_max_released(assignment.limits.max_released);
+  limits.set_max_trims(assignment.limits.max_trims);
+  limits.set_max_forks(assignment.limits.max_forks);
   limits.set_max_position(assignment.limits.max_position);
   message.set_upstream_node(assignment.upstream.v);
   message.set_downstream_node(assignment.downstream.v);
@@ -328,7 +285,7 @@ absl::StatusOr<Assignment> FromWire(const v1::Assignment& message) {
   RETURN_IF_ERROR(CheckAddress("downstream_address", message.downstream_address()));
   assignment.downstream_address = message.downstream_address();
   const std::optional<CodecId> codec = CodecFromNumber(message.codec());
-  if (!codec) return Wrong("codec", absl::StrCat("is ", message.codec(), ", unknown here"));
+  if (!codec) return WrongField("codec", absl::StrCat("is ", message.codec(), ", unknown here"));
   assignment.codec = *codec;
   RETURN_IF_ERROR(CheckRange("kv_type", message.kv_type(), 0, kKvTypeCount - 1));
   assignment.kv_type = static_cast<KvType>(message.kv_type());
@@ -349,7 +306,7 @@ absl::StatusOr<StageReport> FromWire(const v1::StageStatus& message) {
       report.state = StageState::kFailed;
       break;
     default:
-      return Wrong("state",
+      return WrongField("state",
                    absl::StrCat("is ", static_cast<int>(message.state()), ", unknown here"));
   }
   RETURN_IF_ERROR(CheckRange("epoch", message.epoch(), 0, kMaxCount));

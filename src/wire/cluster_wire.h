@@ -20,7 +20,7 @@
 namespace efedllm {
 
 // Nodes of different numbers refuse each other.
-inline constexpr uint32_t kProtocolVersion = 2;
+inline constexpr uint32_t kProtocolVersion = 3;
 // Counts up when docs/numerics.md changes a bit of any result.
 inline constexpr uint32_t kNumericsId = 2;
 

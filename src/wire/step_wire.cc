@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "common/logging.h"
@@ -20,7 +21,11 @@ using google::protobuf::internal::WireFormatLite;
 using google::protobuf::io::CodedInputStream;
 using google::protobuf::io::CodedOutputStream;
 
-constexpr size_t kMaxSpanBytes = 32;  // three varints with their tags take at most 24
+// Of the small messages: varints of 64 and 32 bits take at most 10 and 5 bytes, and a tag one.
+constexpr size_t kMaxSpanBytes = 32;
+constexpr size_t kMaxTrimBytes = 24;
+constexpr size_t kMaxForkBytes = 32;
+constexpr size_t kMaxTimingBytes = 48;
 constexpr size_t kMaxFailureMessageBytes = 1024;
 constexpr size_t kMaxFailureBytes = kMaxFailureMessageBytes + 64;
 
@@ -45,8 +50,30 @@ v1::StepFrame Header(const Step& step) {
     out->set_first_position(span.first_position);
     out->set_tokens(span.tokens);
   }
-  for (const SequenceId sequence : step.released) frame.add_released(sequence.v);
+  for (const SequenceTrim& trim : step.trims) {
+    v1::SequenceTrim* out = frame.add_trims();
+    out->set_sequence(trim.sequence.v);
+    out->set_length(trim.length);
+  }
+  for (const SequenceFork& fork : step.forks) {
+    v1::SequenceFork* out = frame.add_forks();
+    out->set_sequence(fork.sequence.v);
+    out->set_parent(fork.parent.v);
+    out->set_tokens(fork.tokens);
+  }
   return frame;
+}
+
+void AddTimings(absl::Span<const StageTiming> timings, v1::StepFrame& frame) {
+  for (const StageTiming& timing : timings) {
+    v1::StageTiming* out = frame.add_timings();
+    out->set_node(timing.node.v);
+    out->set_received_micros(timing.received_micros);
+    out->set_decode_micros(timing.decode_micros);
+    out->set_queue_micros(timing.queue_micros);
+    out->set_compute_micros(timing.compute_micros);
+    out->set_encode_micros(timing.encode_micros);
+  }
 }
 
 // A slice that owns the string: its bytes are not copied.
@@ -70,7 +97,9 @@ class FrameReader {
     frame_.step.epoch = Epoch{0};
     frame_.step.id = StepId{0};
     frame_.step.spans.clear();
-    frame_.step.released.clear();
+    frame_.step.trims.clear();
+    frame_.step.forks.clear();
+    frame_.timings.clear();
     while (const uint32_t tag = in_.ReadTag()) RETURN_IF_ERROR(ReadField(tag));
     return in_.ConsumedEntireMessage() ? absl::OkStatus() : Malformed("it is cut off");
   }
@@ -89,10 +118,12 @@ class FrameReader {
         return ReadNumber(frame_.step.id.v);
       case BytesTag(v1::StepFrame::kSpansFieldNumber):
         return ReadSpan();
-      case BytesTag(v1::StepFrame::kReleasedFieldNumber):
-        return ReadReleasedList();
-      case VarintTag(v1::StepFrame::kReleasedFieldNumber):
-        return ReadReleased();
+      case BytesTag(v1::StepFrame::kTrimsFieldNumber):
+        return ReadTrim();
+      case BytesTag(v1::StepFrame::kForksFieldNumber):
+        return ReadFork();
+      case BytesTag(v1::StepFrame::kTimingsFieldNumber):
+        return ReadTiming();
       case VarintTag(v1::StepFrame::kCodecFieldNumber):
         return ReadCodec();
       case BytesTag(v1::StepFrame::kActivationsFieldNumber): {
@@ -128,38 +159,47 @@ class FrameReader {
     return bytes_.subspan(at, size);
   }
 
+  // One more of the small messages, of which there may be `most`.
+  template <typename Message>
+  absl::Status ReadSmall(size_t have, size_t most, size_t max_bytes, const char* name,
+                         Message& message) {
+    if (have >= most) return Malformed(absl::StrCat("more than ", most, " ", name, "s"));
+    ASSIGN_OR_RETURN(const absl::Span<const uint8_t> bytes, ReadBytes(max_bytes));
+    return message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))
+               ? absl::OkStatus()
+               : Malformed(absl::StrCat("a ", name, " is not readable"));
+  }
+
   absl::Status ReadSpan() {
-    if (frame_.step.spans.size() >= limits_.max_spans) {
-      return Malformed(absl::StrCat("more than ", limits_.max_spans, " sequences"));
-    }
-    ASSIGN_OR_RETURN(const absl::Span<const uint8_t> bytes, ReadBytes(kMaxSpanBytes));
-    if (!span_.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
-      return Malformed("a sequence is not readable");
-    }
+    RETURN_IF_ERROR(
+        ReadSmall(frame_.step.spans.size(), limits_.max_spans, kMaxSpanBytes, "sequence", span_));
     frame_.step.spans.push_back(
         {SequenceId{span_.sequence()}, span_.first_position(), span_.tokens()});
     return absl::OkStatus();
   }
 
-  absl::Status ReadReleased() {
-    if (frame_.step.released.size() >= limits_.max_released) {
-      return Malformed(absl::StrCat("more than ", limits_.max_released, " releases"));
-    }
-    SequenceId sequence;
-    RETURN_IF_ERROR(ReadNumber(sequence.v));
-    frame_.step.released.push_back(sequence);
+  absl::Status ReadTrim() {
+    RETURN_IF_ERROR(
+        ReadSmall(frame_.step.trims.size(), limits_.max_trims, kMaxTrimBytes, "trim", trim_));
+    frame_.step.trims.push_back({SequenceId{trim_.sequence()}, trim_.length()});
     return absl::OkStatus();
   }
 
-  absl::Status ReadReleasedList() {
-    uint32_t size = 0;
-    if (!in_.ReadVarint32(&size)) return Malformed("a length is cut off");
-    const uint64_t end = uint64_t{size} + static_cast<uint64_t>(in_.CurrentPosition());
-    if (end > bytes_.size()) return Malformed(absl::StrCat("a field claims ", size, " bytes"));
-    while (static_cast<uint64_t>(in_.CurrentPosition()) < end) RETURN_IF_ERROR(ReadReleased());
-    return static_cast<uint64_t>(in_.CurrentPosition()) == end
-               ? absl::OkStatus()
-               : Malformed("a release runs over its list");
+  absl::Status ReadFork() {
+    RETURN_IF_ERROR(
+        ReadSmall(frame_.step.forks.size(), limits_.max_forks, kMaxForkBytes, "fork", fork_));
+    frame_.step.forks.push_back(
+        {SequenceId{fork_.sequence()}, SequenceId{fork_.parent()}, fork_.tokens()});
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadTiming() {
+    RETURN_IF_ERROR(
+        ReadSmall(frame_.timings.size(), kMaxStages, kMaxTimingBytes, "timing", timing_));
+    frame_.timings.push_back({NodeId{timing_.node()}, timing_.received_micros(),
+                              timing_.decode_micros(), timing_.queue_micros(),
+                              timing_.compute_micros(), timing_.encode_micros()});
+    return absl::OkStatus();
   }
 
   absl::Status ReadFailure() {
@@ -179,14 +219,57 @@ class FrameReader {
   absl::Span<const uint8_t> activations_;
   bool has_failure_ = false;
   v1::StepFailure failure_;
-  v1::SequenceSpan span_;  // reused from span to span
+  // Reused from one to the next.
+  v1::SequenceSpan span_;
+  v1::SequenceTrim trim_;
+  v1::SequenceFork fork_;
+  v1::StageTiming timing_;
 };
+
+bool AllDistinct(absl::InlinedVector<SequenceId, 64>& sequences) {
+  std::sort(sequences.begin(), sequences.end());
+  return std::adjacent_find(sequences.begin(), sequences.end()) == sequences.end();
+}
+
+// Trims, forks and spans may name the same sequences, each of them once.
+absl::Status CheckDistinct(const Step& step) {
+  absl::InlinedVector<SequenceId, 64> sequences;
+  for (const SequenceSpan& span : step.spans) sequences.push_back(span.sequence);
+  if (!AllDistinct(sequences)) return Malformed("a sequence stands in it twice");
+  sequences.clear();
+  for (const SequenceFork& fork : step.forks) sequences.push_back(fork.sequence);
+  if (!AllDistinct(sequences)) return Malformed("a sequence is forked to twice");
+  sequences.clear();
+  for (const SequenceTrim& trim : step.trims) sequences.push_back(trim.sequence);
+  return AllDistinct(sequences) ? absl::OkStatus() : Malformed("a sequence is trimmed twice");
+}
+
+absl::Status CheckForks(const Step& step, const StepLimits& limits) {
+  for (const SequenceFork& fork : step.forks) {
+    if (fork.tokens == 0 || fork.tokens > limits.max_position) {
+      return Malformed(absl::StrCat("a fork of ", fork.tokens, " tokens; the context has ",
+                                    limits.max_position));
+    }
+    if (fork.sequence == fork.parent) return Malformed("a sequence is its own parent");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckTrims(const Step& step) {
+  if (step.trims.empty() || step.spans.empty()) return absl::OkStatus();
+  absl::flat_hash_map<SequenceId, uint32_t> begins;
+  for (const SequenceSpan& span : step.spans) begins[span.sequence] = span.first_position;
+  for (const SequenceTrim& trim : step.trims) {
+    const auto begin = begins.find(trim.sequence);
+    if (begin == begins.end() || trim.length <= begin->second) continue;
+    return Malformed("a sequence is trimmed to more than where it goes on");
+  }
+  return absl::OkStatus();
+}
 
 absl::Status CheckStep(const Step& step, const StepLimits& limits) {
   uint64_t tokens = 0;
-  absl::InlinedVector<SequenceId, 64> sequences(step.released.begin(), step.released.end());
   for (const SequenceSpan& span : step.spans) {
-    sequences.push_back(span.sequence);
     if (span.tokens == 0) return Malformed("a sequence has no tokens");
     if (uint64_t{span.first_position} + span.tokens > limits.max_position) {
       return Malformed(absl::StrCat("positions from ", span.first_position, " on for ", span.tokens,
@@ -197,11 +280,9 @@ absl::Status CheckStep(const Step& step, const StepLimits& limits) {
   if (tokens > limits.max_tokens) {
     return Malformed(absl::StrCat(tokens, " tokens; at most ", limits.max_tokens));
   }
-  std::sort(sequences.begin(), sequences.end());
-  if (std::adjacent_find(sequences.begin(), sequences.end()) != sequences.end()) {
-    return Malformed("a sequence stands in it twice");
-  }
-  return absl::OkStatus();
+  RETURN_IF_ERROR(CheckDistinct(step));
+  RETURN_IF_ERROR(CheckForks(step, limits));
+  return CheckTrims(step);
 }
 
 absl::Status TakeFailure(const FrameReader& reader, StepFrame& frame) {
@@ -236,12 +317,19 @@ absl::Status TakeActivations(const FrameReader& reader, size_t d_model, StepFram
 
 }  // namespace
 
-grpc::ByteBuffer StepToWire(const Step& step, ConstMatrixRef hidden, CodecId codec) {
-  v1::StepFrame frame = Header(step);
-  frame.set_codec(static_cast<uint32_t>(codec));
+grpc::ByteBuffer StepToWire(const Step& step, ConstMatrixRef hidden, CodecId codec,
+                            absl::Span<const StageTiming> timings) {
   std::string activations;
   activations.reserve(MaxEncodedBytes(codec, hidden.rows, hidden.cols));
   EncodeActivations(codec, hidden, activations);
+  return EncodedStepToWire(step, std::move(activations), codec, timings);
+}
+
+grpc::ByteBuffer EncodedStepToWire(const Step& step, std::string activations, CodecId codec,
+                                   absl::Span<const StageTiming> timings) {
+  v1::StepFrame frame = Header(step);
+  AddTimings(timings, frame);
+  frame.set_codec(static_cast<uint32_t>(codec));
   if (activations.empty()) {
     const grpc::Slice only = TakeString(frame.SerializeAsString());
     return grpc::ByteBuffer(&only, 1);
@@ -268,10 +356,12 @@ grpc::ByteBuffer StepFailureToWire(const Step& step, NodeId node, const absl::St
 }
 
 size_t MaxStepFrameBytes(const StepLimits& limits, size_t d_model) {
-  constexpr size_t kMaxVarintBytes = 10;
   constexpr size_t kOtherFieldsBytes = 128;
-  return kOtherFieldsBytes + kMaxFailureBytes + limits.max_spans * (kMaxSpanBytes + 2) +
-         limits.max_released * (kMaxVarintBytes + 1) +
+  constexpr size_t kPrefixBytes = 2;  // tag and length of a small message
+  return kOtherFieldsBytes + kMaxFailureBytes + limits.max_spans * (kMaxSpanBytes + kPrefixBytes) +
+         limits.max_trims * (kMaxTrimBytes + kPrefixBytes) +
+         limits.max_forks * (kMaxForkBytes + kPrefixBytes) +
+         kMaxStages * (kMaxTimingBytes + kPrefixBytes) +
          MaxEncodedBytes(CodecId::kF32, limits.max_tokens, d_model);
 }
 

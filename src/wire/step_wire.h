@@ -5,8 +5,12 @@
 
 #include <grpcpp/support/byte_buffer.h>
 
+#include <string>
+#include <vector>
+
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "cluster/stage_timing.h"
 #include "cluster/step.h"
 #include "common/ids.h"
 #include "svd/codec.h"
@@ -14,25 +18,33 @@
 
 namespace efedllm {
 
+// Stages that a step can have passed, and so their timings in a frame.
+inline constexpr size_t kMaxStages = 1024;
+
 // A step on its way: with its activations, or with the reason why a stage could not run it.
 struct StepFrame {
   Step step;
-  Matrix hidden;         // [step.tokens(), d_model]; empty where failure is not OK
-  absl::Status failure;  // OK: none. Its message is printable.
-  NodeId failed_node;    // where failure arose
+  Matrix hidden;                     // [step.tokens(), d_model]; empty where failure is not OK
+  absl::Status failure;              // OK: none. Its message is printable.
+  NodeId failed_node;                // where failure arose
+  std::vector<StageTiming> timings;  // of the stages so far, in their order
 };
 
-// hidden: [step.tokens(), d_model].
-grpc::ByteBuffer StepToWire(const Step& step, ConstMatrixRef hidden, CodecId codec);
+// hidden: [step.tokens(), d_model]. timings: of the stages so far, at most kMaxStages.
+grpc::ByteBuffer StepToWire(const Step& step, ConstMatrixRef hidden, CodecId codec,
+                            absl::Span<const StageTiming> timings = {});
+// The same, of activations that EncodeActivations wrote.
+grpc::ByteBuffer EncodedStepToWire(const Step& step, std::string activations, CodecId codec,
+                                   absl::Span<const StageTiming> timings);
 grpc::ByteBuffer StepFailureToWire(const Step& step, NodeId node, const absl::Status& failure);
 
 // Largest frame that is valid within the limits: what a stream must accept, and refuse beyond.
 size_t MaxStepFrameBytes(const StepLimits& limits, size_t d_model);
 
-// InvalidArgument says what is wrong. Checks: within limits, spans not empty and of distinct
-// sequences, positions in range and not overflowing, no sequence both released and run, known
-// codec, payload of the exact size, finite values. hidden is reused where it has the right shape
-// (no allocation per step in the steady state).
+// InvalidArgument says what is wrong. Checks: within limits, trims, forks and spans each of
+// distinct sequences, forks and spans not empty, no sequence trimmed to more than where it goes on,
+// positions in range and not overflowing, known codec, payload of the exact size, finite values.
+// hidden is reused where it has the right shape (no allocation per step in the steady state).
 absl::Status StepFromWire(const grpc::ByteBuffer& bytes, const StepLimits& limits, size_t d_model,
                           StepFrame& frame);
 

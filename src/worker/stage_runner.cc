@@ -120,14 +120,12 @@ grpc::ByteBuffer StageRunner::RunStep() {
     out = ran.ok() ? StepToWire(frame_.step, frame_.hidden.ref(), stage_->codec)
                    : StepFailureToWire(frame_.step, self_, ran);
   } else {
-    // An earlier stage failed it: only its releases happen here, and the reason is passed on.
-    Step releases;
-    releases.epoch = frame_.step.epoch;
-    releases.id = frame_.step.id;
-    releases.released = frame_.step.released;
-    const absl::Status released =
-        stage_->executor->Run(releases, MatrixRef{nullptr, 0, stage_->d_model});
-    if (!released.ok()) spdlog::warn("releases: {}", std::string(released.message()));
+    // An earlier stage failed it: only its trims and forks happen here, and the reason is passed
+    // on.
+    Step rest = frame_.step;
+    rest.spans.clear();
+    const absl::Status ran = stage_->executor->Run(rest, MatrixRef{nullptr, 0, stage_->d_model});
+    if (!ran.ok()) spdlog::warn("trims and forks: {}", std::string(ran.message()));
     out = StepFailureToWire(frame_.step, frame_.failed_node, frame_.failure);
   }
   compute_ = absl::Now() - start;

@@ -29,7 +29,7 @@ TEST_F(LocalPipelineTest, RefusesStepsOfAnotherEpoch) {
   auto pipeline = Make(compute_);
   Step step;
   step.epoch = Epoch{7};
-  step.released = {SequenceId{1}};
+  step.trims = {{SequenceId{1}, 0}};
   EXPECT_TRUE(absl::IsAborted(pipeline->Submit(step, 0, Matrix())));
 }
 

@@ -206,7 +206,7 @@ TEST_F(SchedulerTest, ACancelledRequestIsReleasedThoughNothingElseRuns) {
   ASSERT_TRUE(Eventually([&] { return pipeline_->sequences() == 0; }));
   const Step last = pipeline_->steps().back();
   EXPECT_TRUE(last.spans.empty());
-  EXPECT_EQ(last.released.size(), 1u);
+  EXPECT_EQ(last.trims.size(), 1u);
 }
 
 TEST_F(SchedulerTest, RefusesWhatTheQueueCannotHold) {

@@ -70,12 +70,18 @@ absl::Status FakePipeline::Submit(Step step, size_t /*chain*/, Matrix hidden) {
   }
   Check(steps_.empty() || steps_.back().epoch != step.epoch || steps_.back().id < step.id,
         "step ids count up");
-  Check(!step.spans.empty() || !step.released.empty(), "a step does something");
+  Check(!step.spans.empty() || !step.trims.empty() || !step.forks.empty(), "a step does something");
   Check(hidden.rows() == step.tokens(), "one row per token");
   Check(step.tokens() <= capacity_.limits.max_tokens, "max_tokens");
   Check(step.spans.size() <= capacity_.limits.max_spans, "max_spans");
-  for (const SequenceId sequence : step.released) {
-    Check(kv_.erase(sequence) == 1, "only what holds KV is released");
+  for (const SequenceTrim& trim : step.trims) Trim(trim);
+  for (const SequenceFork& fork : step.forks) {
+    const auto parent = kv_.find(fork.parent);
+    Check(fork.tokens > 0 && parent != kv_.end() && parent->second.size() >= fork.tokens,
+          "a fork's parent holds its tokens");
+    Check(!kv_.contains(fork.sequence), "a fork's child holds no KV");
+    const auto states = parent->second;
+    kv_[fork.sequence] = {states.begin(), states.begin() + fork.tokens};
   }
   size_t row = 0;
   for (const SequenceSpan& span : step.spans) {
@@ -97,6 +103,16 @@ absl::Status FakePipeline::Submit(Step step, size_t /*chain*/, Matrix hidden) {
   Check(results_.size() <= MaxStepsInFlight(capacity_.chains[0]), "steps in flight");
   if (absl::IsAborted(results_.back().status)) AbortAll();
   return absl::OkStatus();
+}
+
+void FakePipeline::Trim(const SequenceTrim& trim) {
+  const auto sequence = kv_.find(trim.sequence);
+  if (sequence == kv_.end()) return;
+  if (trim.length == 0) {
+    kv_.erase(sequence);
+  } else if (sequence->second.size() > trim.length) {
+    sequence->second.resize(trim.length);
+  }
 }
 
 void FakePipeline::Compute(const SequenceSpan& span, size_t row, Matrix& hidden) {

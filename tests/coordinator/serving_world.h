@@ -67,6 +67,7 @@ class FakePipeline final : public Pipeline {
 
  private:
   void Check(bool ok, const std::string& what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Trim(const SequenceTrim& trim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Compute(const SequenceSpan& span, size_t row, Matrix& hidden)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void AbortAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t kModel = 4;
 constexpr efedllm::StepLimits kLimits{
-    .max_tokens = 16, .max_spans = 4, .max_released = 4, .max_position = 1000};
+    .max_tokens = 16, .max_spans = 4, .max_trims = 4, .max_forks = 3, .max_position = 1000};
 
 }  // namespace
 
@@ -24,12 +24,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CHECK(frame.hidden.rows() == (frame.failure.ok() ? frame.step.tokens() : 0));
 
   const grpc::ByteBuffer again =
-      frame.failure.ok() ? StepToWire(frame.step, frame.hidden.ref(), efedllm::CodecId::kF32)
-                         : StepFailureToWire(frame.step, frame.failed_node, frame.failure);
+      frame.failure.ok()
+          ? StepToWire(frame.step, frame.hidden.ref(), efedllm::CodecId::kF32, frame.timings)
+          : StepFailureToWire(frame.step, frame.failed_node, frame.failure);
   efedllm::StepFrame copy;
   CHECK(StepFromWire(again, kLimits, kModel, copy).ok());
   CHECK(copy.step.spans == frame.step.spans);
-  CHECK(copy.step.released == frame.step.released);
+  CHECK(copy.step.trims == frame.step.trims);
+  CHECK(copy.step.forks == frame.step.forks);
+  CHECK(!frame.failure.ok() || copy.timings == frame.timings);
   CHECK(copy.failure.code() == frame.failure.code());
   return 0;
 }

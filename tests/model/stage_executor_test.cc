@@ -25,7 +25,7 @@ struct World {
     options.kv_tokens = 128;
     options.limits.max_tokens = 100;
     options.limits.max_spans = 3;
-    options.limits.max_released = 4;
+    options.limits.max_trims = 4;
     options.limits.max_position = 120;
     tensors = *LoadStageTensors(options.config, file, layers);
     executor = *StageExecutor::Create(options, tensors, compute);
@@ -68,7 +68,7 @@ struct World {
 Step StepOf(std::vector<SequenceSpan> spans, std::vector<SequenceId> released = {}) {
   Step step;
   step.spans = std::move(spans);
-  step.released = std::move(released);
+  for (const SequenceId sequence : released) step.trims.push_back({sequence, 0});
   return step;
 }
 
@@ -102,10 +102,44 @@ TEST(StageExecutor, RefusesStepsThatAreNotValidAndKeepsItsState) {
   EXPECT_THAT(refusal(StepOf({{kA, 3, 118}})), HasSubstr("limit of 120"));
   EXPECT_THAT(refusal(StepOf({{kA, 1, 1}, {kB, 0, 1}, {kC, 0, 1}, {kD, 0, 1}})),
               HasSubstr("4 spans"));
-  EXPECT_THAT(refusal(StepOf({}, {kB, kB, kB, kB, kB})), HasSubstr("5 releases"));
-  EXPECT_THAT(refusal(StepOf({{kA, 3, 1}}, {kA})), HasSubstr("released and run"));
+  EXPECT_THAT(refusal(StepOf({}, {kB, kB, kB, kB, kB})), HasSubstr("5 trims"));
+  Step trimmed = StepOf({{kA, 1, 1}});
+  trimmed.trims = {{kA, 2}};
+  EXPECT_THAT(refusal(trimmed), HasSubstr("trimmed to 2 positions"));
   refusal(StepOf({{kB, 0, 1}, {kA, 4, 1}}));  // a gap in kA: kB must not be made either
   refusal(StepOf({{kB, 1, 1}}));              // kB has no position 0
+}
+
+TEST(StageExecutor, AForkGivesTheBitsOfASequenceThatWasComputed) {
+  World world;
+  const SequenceSpan prompt{kA, 0, 60};
+  ASSERT_TRUE(world.Run(StepOf({prompt})).ok());
+  // The activations depend on the sequence's number, so the child is computed as kA, elsewhere.
+  World alone;
+  ASSERT_TRUE(alone.Run(StepOf({{kA, 0, 57}})).ok());
+  Step fork = StepOf({{kB, 57, 3}});
+  fork.forks = {{kB, kA, 57}};
+  Matrix hidden = world.Hidden(StepOf({{kA, 57, 3}}));
+  Matrix expected = alone.Hidden(StepOf({{kA, 57, 3}}));
+  ASSERT_TRUE(world.executor->Run(fork, hidden.ref()).ok());
+  ASSERT_TRUE(alone.executor->Run(StepOf({{kA, 57, 3}}), expected.ref()).ok());
+  EXPECT_THAT(hidden.ref().span(), testing::ElementsAreArray(expected.ref().span()));
+}
+
+TEST(StageExecutor, TrimsComeBeforeForksAndForksBeforeSpans) {
+  World world;
+  ASSERT_TRUE(world.Run(StepOf({{kA, 0, 64}, {kB, 0, 5}})).ok());
+  Step step = StepOf({{kA, 40, 1}, {kB, 64, 1}});
+  step.trims = {{kB, 0}, {kD, 3}};
+  step.forks = {{kC, kA, 64}, {kB, kC, 64}};
+  // kA goes back into the page that it shares: three pages of two.
+  EXPECT_EQ(world.Run(step).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(world.executor->sequences(), 3u);  // trims and forks have happened
+  EXPECT_EQ(world.executor->kv_tokens_used(), 64u);
+  ASSERT_TRUE(world.Run(StepOf({{kB, 64, 1}})).ok());
+  EXPECT_EQ(world.executor->kv_tokens_used(), 128u);
+  step.trims.clear();
+  EXPECT_EQ(world.Run(step).code(), absl::StatusCode::kInvalidArgument);  // kC holds KV
 }
 
 TEST(StageExecutor, PositionsNearTheEndOf32BitsDoNotOverflow) {

@@ -128,7 +128,7 @@ TEST_P(ModelBits, AreTheSameInAnyBatch) {
       EXPECT_TRUE(SameBits({logits.row(batch / 2), logits.cols()}, alone[position]))
           << "batch of " << batch << ", position " << position;
     }
-    for (uint32_t s = 0; s < batch; ++s) released.released.push_back(SequenceId{id + s});
+    for (uint32_t s = 0; s < batch; ++s) released.trims.push_back({SequenceId{id + s}, 0});
     ASSERT_TRUE(
         loaded.model->Forward(released, {}, {nullptr, 0, loaded.model->config().vocab}).ok());
     id += batch;

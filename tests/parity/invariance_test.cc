@@ -160,7 +160,7 @@ TEST_P(InvarianceTest, BatchMatesChangeNoBit) {
       EXPECT_EQ(Difference(together[15], loaded.Logits(sequences[15])), "") << "a mate, alone";
     }
     Step release;
-    for (size_t s = 0; s < sequences.size(); ++s) release.released.push_back(SequenceId{s + 100});
+    for (size_t s = 0; s < sequences.size(); ++s) release.trims.push_back({SequenceId{s + 100}, 0});
     ASSERT_TRUE(loaded.model->Forward(release, {}, {nullptr, 0, config_.vocab}).ok());
   }
 }

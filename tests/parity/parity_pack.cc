@@ -70,7 +70,7 @@ std::vector<int32_t> LoadedModel::Greedy(absl::Span<const int32_t> prompt, size_
     next = {best};
   }
   Step release;
-  release.released = {sequence};
+  release.trims = {{sequence, 0}};
   CHECK(model->Forward(release, {}, {nullptr, 0, model->config().vocab}).ok());
   return out;
 }

@@ -14,14 +14,15 @@ using ::testing::HasSubstr;
 
 constexpr size_t kModel = 8;
 constexpr StepLimits kLimits{
-    .max_tokens = 16, .max_spans = 4, .max_released = 4, .max_position = 100};
+    .max_tokens = 16, .max_spans = 4, .max_trims = 4, .max_forks = 3, .max_position = 100};
 
 Step SomeStep() {
   Step step;
   step.epoch = Epoch{3};
   step.id = StepId{77};
   step.spans = {{SequenceId{1}, 10, 2}, {SequenceId{900}, 0, 3}};
-  step.released = {SequenceId{5}, SequenceId{6}};
+  step.trims = {{SequenceId{5}, 0}, {SequenceId{1}, 10}};
+  step.forks = {{SequenceId{7}, SequenceId{1}, 9}};
   return step;
 }
 
@@ -72,7 +73,8 @@ TEST(StepWire, KeepsAStepAndEveryBitOfItsActivations) {
   EXPECT_EQ(frame.step.epoch, Epoch{3});
   EXPECT_EQ(frame.step.id, StepId{77});
   EXPECT_EQ(frame.step.spans, SomeStep().spans);
-  EXPECT_EQ(frame.step.released, SomeStep().released);
+  EXPECT_EQ(frame.step.trims, SomeStep().trims);
+  EXPECT_EQ(frame.step.forks, SomeStep().forks);
   EXPECT_TRUE(frame.failure.ok());
   ASSERT_EQ(frame.hidden.rows(), 5u);
   EXPECT_THAT(frame.hidden.ref().span(), ::testing::ElementsAreArray(hidden.ref().span()));
@@ -105,18 +107,18 @@ TEST(StepWire, ReusesTheActivationsMemory) {
   EXPECT_EQ(frame.hidden.row(0), before);
 }
 
-TEST(StepWire, AStepMayOnlyRelease) {
+TEST(StepWire, AStepMayOnlyTrim) {
   Step step;
-  step.released = {SequenceId{4}};
+  step.trims = {{SequenceId{4}, 0}};
   StepFrame frame;
   ASSERT_TRUE(
       StepFromWire(StepToWire(step, Matrix(0, kModel).ref(), CodecId::kF32), kLimits, kModel, frame)
           .ok());
-  EXPECT_EQ(frame.step.released, step.released);
+  EXPECT_EQ(frame.step.trims, step.trims);
   EXPECT_EQ(frame.hidden.rows(), 0u);
 }
 
-TEST(StepWire, PassesAFailureOnWithItsReleases) {
+TEST(StepWire, PassesAFailureOnWithItsTrimsAndForks) {
   StepFrame frame;
   const absl::Status failure = absl::ResourceExhaustedError("no KV\npage left");
   ASSERT_TRUE(
@@ -126,7 +128,8 @@ TEST(StepWire, PassesAFailureOnWithItsReleases) {
   EXPECT_THAT(std::string(frame.failure.message()), HasSubstr("page left"));
   EXPECT_EQ(frame.failed_node, NodeId{12});
   EXPECT_EQ(frame.hidden.rows(), 0u);
-  EXPECT_EQ(frame.step.released, SomeStep().released);
+  EXPECT_EQ(frame.step.trims, SomeStep().trims);
+  EXPECT_EQ(frame.step.forks, SomeStep().forks);
 }
 
 TEST(StepWire, AFailureOfAnyTextIsReadable) {
@@ -157,11 +160,16 @@ TEST(StepWire, TheLargestValidFrameIsWithinTheMaximum) {
   for (uint64_t i = 0; i < limits.max_spans; ++i) {
     step.spans.push_back({SequenceId{UINT64_MAX - i}, UINT32_MAX - 4, 4});
   }
-  for (uint64_t i = 0; i < limits.max_released; ++i) {
-    step.released.push_back(SequenceId{UINT64_MAX - 100 - i});
+  for (uint64_t i = 0; i < limits.max_trims; ++i) {
+    step.trims.push_back({SequenceId{UINT64_MAX - 100 - i}, UINT32_MAX});
   }
+  for (uint64_t i = 0; i < limits.max_forks; ++i) {
+    step.forks.push_back({SequenceId{UINT64_MAX - 200 - i}, SequenceId{UINT64_MAX}, UINT32_MAX});
+  }
+  const std::vector<StageTiming> timings(
+      kMaxStages, {NodeId{UINT64_MAX}, INT64_MIN, UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX});
   const Matrix hidden(16, kModel);
-  const grpc::ByteBuffer bytes = StepToWire(step, hidden.ref(), CodecId::kF32);
+  const grpc::ByteBuffer bytes = StepToWire(step, hidden.ref(), CodecId::kF32, timings);
   EXPECT_LE(bytes.Length(), MaxStepFrameBytes(limits, kModel));
   StepFrame frame;
   EXPECT_TRUE(StepFromWire(bytes, limits, kModel, frame).ok());
@@ -171,7 +179,7 @@ TEST(StepWire, TheLargestValidFrameIsWithinTheMaximum) {
 }
 
 TEST(StepWire, RefusesEveryTruncation) {
-  const std::string bytes = ValidMessage().SerializeAsString();
+  const std::string bytes = ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32));
   for (size_t size = 0; size < bytes.size(); ++size) {
     // A cut after a whole field is a message again: then the activations are missing.
     EXPECT_FALSE(Parse(bytes.substr(0, size)).ok()) << size;
@@ -184,8 +192,14 @@ TEST(StepWire, RefusesAnOversizedFrame) {
 
 TEST(StepWire, RefusesAbsurdCountsAndSizes) {
   v1::StepFrame message = ValidMessage();
-  for (uint64_t i = 0; i < 5; ++i) message.add_released(1000 + i);
-  EXPECT_MALFORMED(Parse(message), "releases");
+  for (uint64_t i = 0; i < 5; ++i) message.add_trims()->set_sequence(1000 + i);
+  EXPECT_MALFORMED(Parse(message), "trims");
+  message = ValidMessage();
+  for (uint64_t i = 0; i < 5; ++i) message.add_forks()->set_sequence(1000 + i);
+  EXPECT_MALFORMED(Parse(message), "forks");
+  message = ValidMessage();
+  for (uint64_t i = 0; i <= kMaxStages; ++i) message.add_timings()->set_node(i);
+  EXPECT_MALFORMED(Parse(message), "timings");
   message = ValidMessage();
   for (uint64_t i = 0; i < 5; ++i) message.add_spans()->set_sequence(1000 + i);
   EXPECT_MALFORMED(Parse(message), "sequences");
@@ -197,9 +211,9 @@ TEST(StepWire, RefusesAbsurdCountsAndSizes) {
   EXPECT_MALFORMED(Parse(message), "malformed");
   // A length that runs over the end: tag of field 6, then 2^32 - 1.
   EXPECT_MALFORMED(Parse(std::string("\x32\xff\xff\xff\xff\x0f", 6)), "claims");
-  // A packed list that runs over the end, and one whose last number runs over the list.
-  EXPECT_MALFORMED(Parse(std::string("\x22\xff\xff\xff\xff\x0f", 6)), "claims");
-  EXPECT_MALFORMED(Parse(std::string("\x22\x01\x80\x01", 4)), "over its list");
+  // A trim of more bytes than any trim has, and one whose last number is cut off.
+  EXPECT_MALFORMED(Parse(std::string("\x22\x19", 2) + std::string(25, '\x01')), "claims");
+  EXPECT_MALFORMED(Parse(std::string("\x22\x02\x08\x80", 4)), "not readable");
 }
 
 TEST(StepWire, RefusesPositionsThatOverflowOrLeaveTheContext) {
@@ -223,11 +237,42 @@ TEST(StepWire, RefusesASequenceThatStandsInItTwice) {
   message.mutable_spans(1)->set_sequence(1);
   EXPECT_MALFORMED(Parse(message), "twice");
   message = ValidMessage();
-  message.set_released(0, 900);
-  EXPECT_MALFORMED(Parse(message), "twice");
+  message.mutable_trims(0)->set_sequence(message.trims(1).sequence());
+  EXPECT_MALFORMED(Parse(message), "trimmed twice");
   message = ValidMessage();
-  message.set_released(0, message.released(1));
-  EXPECT_MALFORMED(Parse(message), "twice");
+  *message.add_forks() = message.forks(0);
+  EXPECT_MALFORMED(Parse(message), "forked to twice");
+}
+
+TEST(StepWire, RefusesTrimsBeyondWhereTheSequenceGoesOn) {
+  v1::StepFrame message = ValidMessage();
+  message.mutable_trims(1)->set_length(11);
+  EXPECT_MALFORMED(Parse(message), "where it goes on");
+}
+
+TEST(StepWire, RefusesForksFromNothing) {
+  v1::StepFrame message = ValidMessage();
+  message.mutable_forks(0)->set_tokens(0);
+  EXPECT_MALFORMED(Parse(message), "fork of 0");
+  message.mutable_forks(0)->set_tokens(101);
+  EXPECT_MALFORMED(Parse(message), "fork of 101");
+  message = ValidMessage();
+  message.mutable_forks(0)->set_parent(7);
+  EXPECT_MALFORMED(Parse(message), "own parent");
+}
+
+TEST(StepWire, KeepsTheStagesTimings) {
+  const std::vector<StageTiming> timings = {{NodeId{3}, 1'700'000'000'000'000, 1, 2, 3, 4},
+                                            {NodeId{9}, -5, UINT32_MAX, 0, 7, 0}};
+  StepFrame frame;
+  const grpc::ByteBuffer bytes =
+      StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32, timings);
+  ASSERT_TRUE(StepFromWire(bytes, kLimits, kModel, frame).ok());
+  EXPECT_EQ(frame.timings, timings);
+  ASSERT_TRUE(StepFromWire(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32), kLimits,
+                           kModel, frame)
+                  .ok());
+  EXPECT_TRUE(frame.timings.empty());
 }
 
 TEST(StepWire, RefusesUnknownCodecsAndFields) {

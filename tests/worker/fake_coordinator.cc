@@ -60,7 +60,7 @@ Assignment FakeCoordinator::MakeAssignment(Epoch epoch, LayerRange layers) const
   }
   assignment.kv_tokens = 512;
   assignment.limits = {
-      .max_tokens = 32, .max_spans = 8, .max_released = 16, .max_position = config_.context};
+      .max_tokens = 32, .max_spans = 8, .max_trims = 16, .max_position = config_.context};
   assignment.downstream_address = absl::StrCat(":", port_);
   return assignment;
 }

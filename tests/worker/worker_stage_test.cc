@@ -186,7 +186,7 @@ TEST_F(WorkerStageTest, PassesAnEarlierStagesFailureOnAndReleases) {
   ASSERT_TRUE(SendStep(*hop, OneStep(1, 1, {{SequenceId{1}, 0, 1}})).ok());
   ASSERT_TRUE(coordinator_.AwaitStep(limits()));
   Step failed = OneStep(1, 2, {{SequenceId{2}, 0, 1}});
-  failed.released = {SequenceId{1}};
+  failed.trims = {{SequenceId{1}, 0}};
   ASSERT_TRUE(hop->Send(StepFailureToWire(failed, NodeId{77}, absl::ResourceExhaustedError("full")),
                         absl::Seconds(10))
                   .ok());
