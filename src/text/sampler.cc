@@ -94,10 +94,12 @@ Logprobs ComputeLogprobs(absl::Span<const float> logits, int32_t token, int top)
   return result;
 }
 
-Sampler::Sampler(const SamplingOptions& options, absl::Span<const int32_t> prompt)
+Sampler::Sampler(const SamplingOptions& options, absl::Span<const int32_t> prompt,
+                 std::vector<std::pair<int32_t, float>> bias)
     : options_(options),
       penalises_(options.presence_penalty != 0 || options.frequency_penalty != 0 ||
                  options.repetition_penalty != 1),
+      bias_(std::move(bias)),
       random_(options.seed) {
   if (options.repetition_penalty == 1) return;
   std::vector<int32_t> tokens(prompt.begin(), prompt.end());
@@ -135,6 +137,11 @@ void Sampler::LoadCandidates(absl::Span<const float> logits) {
   candidates_.resize(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) {
     candidates_[i] = {static_cast<int32_t>(i), Sane(logits[i]), 0};
+  }
+  for (const auto& [token, bias] : bias_) {
+    if (token < 0 || static_cast<size_t>(token) >= candidates_.size()) continue;
+    float& logit = candidates_[static_cast<size_t>(token)].logit;
+    logit = Sane(logit + bias);
   }
 }
 

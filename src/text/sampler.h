@@ -3,6 +3,7 @@
 #define EFEDLLM_TEXT_SAMPLER_H_
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -11,8 +12,8 @@
 
 namespace efedllm {
 
-// Applied in this order: penalties, temperature, top_k, top_p, min_p, each on what the one before
-// left.
+// Applied in this order: biases, penalties, temperature, top_k, top_p, min_p, each on what the one
+// before left.
 struct SamplingOptions {
   float temperature = 1;         // 0 to 2. 0: greedy, the lowest id wins a tie
   int32_t top_k = 0;             // 0: off
@@ -45,8 +46,17 @@ Logprobs ComputeLogprobs(absl::Span<const float> logits, int32_t token, int top)
 // on every CPU.
 class Sampler {
  public:
-  // prompt: counts for the repetition penalty only.
-  Sampler(const SamplingOptions& options, absl::Span<const int32_t> prompt);
+  // prompt: counts for the repetition penalty only. bias: tokens, and what is added to their logits
+  // before anything else; tokens outside of the vocabulary count for nothing.
+  Sampler(const SamplingOptions& options, absl::Span<const int32_t> prompt,
+          std::vector<std::pair<int32_t, float>> bias = {});
+  // A copy picks what this one would have picked next.
+  Sampler(const Sampler& other)
+      : options_(other.options_),
+        penalises_(other.penalises_),
+        bias_(other.bias_),
+        random_(other.random_),
+        seen_(other.seen_) {}
 
   // Picks, and remembers the token for the penalties. logits: [vocab], not empty; not changed. A
   // NaN counts as minus infinity.
@@ -73,6 +83,7 @@ class Sampler {
 
   const SamplingOptions options_;
   const bool penalises_;
+  const std::vector<std::pair<int32_t, float>> bias_;
   Random random_;
   std::vector<Count> seen_;            // sorted by token; only kept if penalises_
   std::vector<Candidate> candidates_;  // scratch

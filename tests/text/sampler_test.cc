@@ -54,6 +54,25 @@ TEST(Sampler, GreedyTakesTheBestAndTheLowestIdOfEquals) {
   EXPECT_EQ(Sampler(Greedy(), {}).Sample({0, kInf, kNan}), 1);
 }
 
+TEST(Sampler, BiasesComeBeforeEverythingElse) {
+  EXPECT_EQ(Sampler(Greedy(), {}, {{0, 2.5f}, {9, 100.f}, {-1, 100.f}}).Sample({1, 3, 2}), 0);
+  SamplingOptions halved = Greedy();
+  halved.repetition_penalty = 2;
+  const std::vector<int32_t> prompt = {0};
+  EXPECT_EQ(Sampler(halved, prompt, {{0, 4.f}}).Sample({1, 3, 2}), 1) << "5 / 2";
+}
+
+TEST(Sampler, ACopyPicksTheSame) {
+  SamplingOptions options;
+  options.seed = 3;
+  options.frequency_penalty = 1;
+  const std::vector<float> logits = {1, 1, 1, 1, 1, 1, 1, 1};
+  Sampler sampler(options, {}, {{2, 1.f}});
+  sampler.Sample(logits);
+  Sampler copy = sampler;
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(copy.Sample(logits), sampler.Sample(logits));
+}
+
 TEST(Sampler, DrawsWithTheProbabilitiesOfTheSoftmax) {
   const auto counts = Histogram({}, {std::log(1.f), std::log(2.f), std::log(5.f)}, 8000);
   EXPECT_NEAR(counts.at(0), 1000, 120);
