@@ -2,8 +2,10 @@
 #ifndef EFEDLLM_CLUSTER_STAGE_TIMING_H_
 #define EFEDLLM_CLUSTER_STAGE_TIMING_H_
 
+#include <algorithm>
 #include <cstdint>
 
+#include "absl/time/time.h"
 #include "common/ids.h"
 
 namespace efedllm {
@@ -20,6 +22,12 @@ struct StageTiming {
 
   friend bool operator==(const StageTiming&, const StageTiming&) = default;
 };
+
+// As a timing keeps it; at least zero, for the machine's clock may be set while a step is there.
+inline uint32_t TimingMicros(absl::Duration duration) {
+  return static_cast<uint32_t>(
+      std::clamp<int64_t>(absl::ToInt64Microseconds(duration), 0, UINT32_MAX));
+}
 
 }  // namespace efedllm
 

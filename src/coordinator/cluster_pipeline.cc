@@ -103,6 +103,7 @@ std::optional<StepResult> ClusterPipeline::Accept(const HopFrame& hop) {
       result.id = in_flight_.front().id;
       result.status = std::move(frame_.failure);
       if (result.status.ok()) result.hidden = std::move(frame_.hidden);
+      result.timings = std::move(frame_.timings);
       frame_ = StepFrame();
       tokens_in_flight_ -= in_flight_.front().step.tokens();
       in_flight_.pop_front();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/check.h"
 #include "common/status_macros.h"
 #include "spdlog/spdlog.h"
@@ -71,7 +72,7 @@ absl::Status LocalPipeline::Submit(Step step, size_t chain, Matrix hidden) {
         absl::StrCat("epoch ", step.epoch.v, " is not the present one, ", capacity_.epoch.v));
   }
   CHECK(chain == 0 && hidden.rows() == step.tokens());
-  if (!work_.TryPush({std::move(step), std::move(hidden)})) {
+  if (!work_.TryPush({std::move(step), std::move(hidden), absl::Now()})) {
     return absl::ResourceExhaustedError(
         absl::StrCat("more than ", kMaxInFlight, " steps in flight"));
   }
@@ -99,7 +100,13 @@ void LocalPipeline::Run() {
     StepResult result;
     result.epoch = work->step.epoch;
     result.id = work->step.id;
+    const absl::Time begun = absl::Now();
     result.status = executor_->Run(work->step, work->hidden.ref());
+    StageTiming timing;  // of node 0, the coordinator itself
+    timing.received_micros = absl::ToUnixMicros(work->submitted);
+    timing.queue_micros = TimingMicros(begun - work->submitted);
+    timing.compute_micros = TimingMicros(absl::Now() - begun);
+    result.timings.push_back(timing);
     if (result.status.ok()) result.hidden = std::move(work->hidden);
     // Waits only if nobody takes results; refused only when closed.
     if (!results_.Push(std::move(result), absl::InfiniteDuration())) return;

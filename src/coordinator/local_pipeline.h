@@ -53,6 +53,7 @@ class LocalPipeline final : public Pipeline {
   struct Work {
     Step step;
     Matrix hidden;
+    absl::Time submitted;
   };
 
   LocalPipeline(PipelineCapacity capacity, std::unique_ptr<StageExecutor> executor);

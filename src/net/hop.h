@@ -38,7 +38,8 @@ class HopSender {
 };
 
 struct HopFrame {
-  NodeId peer;  // proven by its certificate
+  NodeId peer;          // proven by its certificate
+  absl::Time received;  // when the transport had all of it
   grpc::ByteBuffer bytes;
 };
 

@@ -8,6 +8,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "net/echo_service.h"
 #include "net/hop.h"
 #include "net/hop_method.h"
 
@@ -52,6 +54,7 @@ struct HopReceiver::Impl final : grpc::CallbackGenericService {
 
   const Transport& transport;
   const size_t max_frame_bytes;
+  EchoService echo;
 
   absl::Mutex mu;
   bool stopped ABSL_GUARDED_BY(mu) = false;
@@ -60,7 +63,7 @@ struct HopReceiver::Impl final : grpc::CallbackGenericService {
   std::deque<ReadyFrame> ready ABSL_GUARDED_BY(mu);  // of the upstream; kReadAhead a stream
 
   Impl(const Transport& transport, size_t max_frame_bytes)
-      : transport(transport), max_frame_bytes(max_frame_bytes) {}
+      : transport(transport), max_frame_bytes(max_frame_bytes), echo(transport) {}
 
   grpc::ServerGenericBidiReactor* CreateReactor(
       grpc::GenericCallbackServerContext* context) override ABSL_LOCKS_EXCLUDED(mu);
@@ -77,6 +80,7 @@ struct HopReceiver::Impl final : grpc::CallbackGenericService {
 
 grpc::ServerGenericBidiReactor* HopReceiver::Impl::CreateReactor(
     grpc::GenericCallbackServerContext* context) {
+  if (context->method() == kEchoMethod) return echo.Answer(*context);
   absl::MutexLock lock(&mu);
   auto owned = std::make_unique<Stream>(*this);
   Stream* stream = owned.get();
@@ -130,7 +134,7 @@ void HopReceiver::Impl::OnRead(Stream& stream, bool ok) {
   absl::MutexLock lock(&mu);
   if (stream.state == State::kEnding) return;
   if (!ok) return End(stream, grpc::Status::OK);
-  ready.push_back({&stream, {.peer = stream.peer, .bytes = {}}});
+  ready.push_back({&stream, {.peer = stream.peer, .received = absl::Now(), .bytes = {}}});
   ready.back().frame.bytes.Swap(&stream.frame);
   if (++stream.ready < kReadAhead) return Read(stream);
   stream.state = State::kPaused;

@@ -345,8 +345,10 @@ grpc::ByteBuffer EncodedStepToWire(const Step& step, std::string activations, Co
   return grpc::ByteBuffer(slices, 2);
 }
 
-grpc::ByteBuffer StepFailureToWire(const Step& step, NodeId node, const absl::Status& failure) {
+grpc::ByteBuffer StepFailureToWire(const Step& step, NodeId node, const absl::Status& failure,
+                                   absl::Span<const StageTiming> timings) {
   v1::StepFrame frame = Header(step);
+  AddTimings(timings, frame);
   frame.mutable_failure()->set_node(node.v);
   frame.mutable_failure()->set_code(static_cast<int32_t>(failure.code()));
   frame.mutable_failure()->set_message(

@@ -36,7 +36,8 @@ grpc::ByteBuffer StepToWire(const Step& step, ConstMatrixRef hidden, CodecId cod
 // The same, of activations that EncodeActivations wrote.
 grpc::ByteBuffer EncodedStepToWire(const Step& step, std::string activations, CodecId codec,
                                    absl::Span<const StageTiming> timings);
-grpc::ByteBuffer StepFailureToWire(const Step& step, NodeId node, const absl::Status& failure);
+grpc::ByteBuffer StepFailureToWire(const Step& step, NodeId node, const absl::Status& failure,
+                                   absl::Span<const StageTiming> timings = {});
 
 // Largest frame that is valid within the limits: what a stream must accept, and refuse beyond.
 size_t MaxStepFrameBytes(const StepLimits& limits, size_t d_model);
