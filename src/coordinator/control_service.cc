@@ -11,10 +11,12 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "coordinator/membership_rules.h"
 #include "wire/cluster_wire.h"
+#include "wire/link_wire.h"
 #include "wire/status_wire.h"
 
 namespace efedllm {
@@ -39,6 +41,11 @@ class ControlLink final : public WorkerLink {
   void Release(Epoch epoch) override {
     v1::CoordinatorMessage message;
     message.mutable_release()->set_epoch(epoch.v);
+    Send(std::move(message));
+  }
+  void Measure(const MeasureLinks& links) override {
+    v1::CoordinatorMessage message;
+    *message.mutable_measure_links() = ToWire(links);
     Send(std::move(message));
   }
   void Close(const absl::Status& why) override {
@@ -141,6 +148,17 @@ class ControlStream final : public ControlReactor {
       case v1::WorkerMessage::kHeartbeat: {
         ASSIGN_OR_RETURN(const StageCounters counters, FromWire(message_.heartbeat()));
         keeper_.OnHeartbeat(*node_, link_.get(), counters);
+        SendPing();
+        return absl::OkStatus();
+      }
+      case v1::WorkerMessage::kPong: {
+        ASSIGN_OR_RETURN(const Pong pong, FromWire(message_.pong()));
+        TakePong(pong);
+        return absl::OkStatus();
+      }
+      case v1::WorkerMessage::kLinkReport: {
+        ASSIGN_OR_RETURN(const LinkReport report, FromWire(message_.link_report()));
+        TakeLinkReport(report);
         return absl::OkStatus();
       }
       case v1::WorkerMessage::kLeaving:
@@ -172,11 +190,33 @@ class ControlStream final : public ControlReactor {
     return absl::OkStatus();
   }
 
+  // With each heartbeat, so that a worker that says nothing is not written to.
+  void SendPing() {
+    v1::CoordinatorMessage message;
+    message.mutable_ping()->set_id(++ping_);
+    ping_sent_ = absl::Now();
+    link_->Send(std::move(message));
+  }
+  void TakePong(const Pong& pong) {
+    if (pong.id != ping_ || !ping_sent_) return;
+    keeper_.OnPong(*node_, link_.get(), *std::exchange(ping_sent_, std::nullopt), absl::Now(),
+                   pong.worker_time);
+  }
+  void TakeLinkReport(const LinkReport& report) {
+    if (!report.link.reachable) {
+      spdlog::info("{} can't reach {}: {}", NodeName(*node_), NodeName(report.link.to),
+                   report.message);
+    }
+    keeper_.OnLink(*node_, link_.get(), report.link);
+  }
+
   const absl::StatusOr<NodeId> node_;
   const std::string peer_;
   EpochKeeper& keeper_;
   const std::shared_ptr<ControlLink> link_;
   bool attached_ = false;
+  uint64_t ping_ = 0;                    // the last
+  std::optional<absl::Time> ping_sent_;  // none: it was answered
   v1::WorkerMessage message_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <grpcpp/server_builder.h>
+#include <spdlog/spdlog.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "cluster/kv_rule.h"
 #include "common/file.h"
+#include "common/logging.h"
 #include "common/status_macros.h"
 #include "coordinator/admin_service.h"
 #include "coordinator/control_service.h"
@@ -31,6 +33,7 @@
 #include "net/credentials.h"
 #include "net/hop.h"
 #include "net/http_server.h"
+#include "net/link_prober.h"
 #include "prometheus/registry.h"
 #include "wire/step_wire.h"
 
@@ -79,6 +82,18 @@ StepLimits LimitsOf(const CoordinatorOptions& options, const ModelConfig& config
   return limits;
 }
 
+LinkSpeed OwnLink(NodeId to, const absl::StatusOr<LinkMeasurement>& measured) {
+  LinkSpeed link{.from = kCoordinatorNode, .to = to, .reachable = measured.ok()};
+  if (measured.ok()) {
+    link.rtt = measured->rtt;
+    link.bytes_per_second = measured->bytes_per_second;
+  } else {
+    spdlog::warn("the coordinator can't reach {}: {}", NodeName(to),
+                 Printable(measured.status().message(), 300));
+  }
+  return link;
+}
+
 }  // namespace
 
 // In the order in which they are made; each borrows from those above it.
@@ -89,7 +104,7 @@ struct Coordinator::Parts {
   absl::Status Secure();
   absl::Status Listen();
   absl::Status Serve();
-  EpochKeeperOptions KeeperOptions(std::vector<LayerCost> layers) const;
+  EpochKeeperOptions KeeperOptions(std::vector<LayerCost> layers);
 
   const CoordinatorOptions options;
   const Clock& clock;
@@ -115,6 +130,7 @@ struct Coordinator::Parts {
   std::unique_ptr<EpochBuilder> builder;
   std::unique_ptr<SwitchingPipeline> pipeline;
   std::unique_ptr<EpochKeeper> keeper;
+  std::unique_ptr<LinkProber> prober;
   std::unique_ptr<Enroller> enroller;
   std::unique_ptr<EnrolmentService> enrolment_service;
   std::unique_ptr<ControlService> control_service;
@@ -158,7 +174,7 @@ absl::Status Coordinator::Parts::Secure() {
   return absl::OkStatus();
 }
 
-EpochKeeperOptions Coordinator::Parts::KeeperOptions(std::vector<LayerCost> layers) const {
+EpochKeeperOptions Coordinator::Parts::KeeperOptions(std::vector<LayerCost> layers) {
   EpochKeeperOptions keeper_options;
   keeper_options.rules = options.rules;
   keeper_options.planner.kv_tokens_least = limits.max_position;
@@ -168,6 +184,11 @@ EpochKeeperOptions Coordinator::Parts::KeeperOptions(std::vector<LayerCost> laye
   keeper_options.own = options.own;
   const absl::StatusOr<HeadSpecs> head = HeadTensors(model->config, model->file);
   if (head.ok()) keeper_options.own_overhead_bytes = PackedBytes(head->weight);
+  keeper_options.measure_links = [this](const MeasureLinks& links) {
+    std::vector<LinkProber::Target> targets;
+    for (const LinkTarget& target : links.targets) targets.push_back({target.node, target.address});
+    prober->Measure(targets);
+  };
   return keeper_options;
 }
 
@@ -185,6 +206,10 @@ absl::Status Coordinator::Parts::Listen() {
       [this](size_t active) { keeper->SetActiveSequences(active); });
   keeper =
       std::make_unique<EpochKeeper>(clock, *builder, *pipeline, KeeperOptions(std::move(layers)));
+  prober = std::make_unique<LinkProber>(
+      *transport, LinkProberOptions(), [this](NodeId node, const auto& measured) {
+        keeper->OnLink(kCoordinatorNode, nullptr, OwnLink(node, measured));
+      });
   enroller = std::make_unique<Enroller>(*ca, *tokens, *database, clock);
   enrolment_service = std::make_unique<EnrolmentService>(*enroller);
   control_service = std::make_unique<ControlService>(*transport, *keeper, *weights, *enroller);
@@ -244,6 +269,7 @@ Coordinator::~Coordinator() {
   parts_->admin.reset();
   parts_->api.reset();
   if (parts_->keeper) parts_->keeper->Stop();
+  parts_->prober.reset();
   parts_->admin_service.reset();
   parts_->scheduler.reset();
   if (parts_->receiver) parts_->receiver->Shutdown();

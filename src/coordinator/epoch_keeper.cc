@@ -86,6 +86,7 @@ void EpochKeeper::Loop() {
 absl::Time EpochKeeper::Turn() {
   const absl::Time now = clock_.Now();
   Sweep(now);
+  SurveyLinks(now);
   MembershipMove move;
   bool ready = false, serving = false;
   std::string reason;

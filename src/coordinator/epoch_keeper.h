@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,6 +21,7 @@
 #include "cluster/stage_plan.h"
 #include "common/clock.h"
 #include "coordinator/epoch_builder.h"
+#include "coordinator/link_survey.h"
 #include "coordinator/membership.h"
 #include "coordinator/membership_rules.h"
 #include "coordinator/switching_pipeline.h"
@@ -32,6 +34,8 @@ struct EpochKeeperOptions {
   std::vector<LayerCost> layers;
   NodeProfile own;                  // for computing alone
   uint64_t own_overhead_bytes = 0;  // of it, what the coordinator itself takes (head, buffers)
+  // Measures the coordinator's own links and reports them by OnLink; empty: they stay unknown.
+  std::function<void(const MeasureLinks&)> measure_links;
 };
 
 // What `efedllm-ctl status` shows of the cluster.
@@ -65,6 +69,10 @@ class EpochKeeper {
       ABSL_LOCKS_EXCLUDED(mu_);
   void OnHeartbeat(NodeId node, const WorkerLink* link, const StageCounters& counters)
       ABSL_LOCKS_EXCLUDED(mu_);
+  void OnPong(NodeId node, const WorkerLink* link, absl::Time sent, absl::Time received,
+              absl::Time worker_time) ABSL_LOCKS_EXCLUDED(mu_);
+  // A link that `from` was asked to measure. link: null for the coordinator's own.
+  void OnLink(NodeId from, const WorkerLink* link, const LinkSpeed& speed) ABSL_LOCKS_EXCLUDED(mu_);
   void OnLeaving(NodeId node, const WorkerLink* link) ABSL_LOCKS_EXCLUDED(mu_);
   void OnDetached(NodeId node, const WorkerLink* link) ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -91,6 +99,7 @@ class EpochKeeper {
   // Decides on what to do next, under the lock, and does it without. Returns when to look again.
   absl::Time Turn() ABSL_LOCKS_EXCLUDED(mu_);
   void Sweep(absl::Time now) ABSL_LOCKS_EXCLUDED(mu_);
+  void SurveyLinks(absl::Time now) ABSL_LOCKS_EXCLUDED(mu_);
   MembershipView View(absl::Time now) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   bool AllReady() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   int FailuresInARow() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
@@ -131,6 +140,7 @@ class EpochKeeper {
 
   mutable absl::Mutex mu_;
   Membership membership_ ABSL_GUARDED_BY(mu_);
+  LinkSurvey survey_ ABSL_GUARDED_BY(mu_);
   Present present_ ABSL_GUARDED_BY(mu_);
   bool served_before_ ABSL_GUARDED_BY(mu_) = false;
   int plan_failures_ ABSL_GUARDED_BY(mu_) = 0;  // in a row, without a node being lost

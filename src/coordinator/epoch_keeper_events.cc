@@ -1,6 +1,7 @@
 // What the workers say, as the EpochKeeper takes it.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -56,6 +57,43 @@ void EpochKeeper::OnHeartbeat(NodeId node, const WorkerLink* link, const StageCo
   absl::MutexLock lock(&mu_);
   Member* member = membership_.Find(node, link);
   if (member != nullptr) membership_.TakeHeartbeat(*member, counters, clock_.Now());
+}
+
+void EpochKeeper::OnPong(NodeId node, const WorkerLink* link, absl::Time sent, absl::Time received,
+                         absl::Time worker_time) {
+  absl::MutexLock lock(&mu_);
+  Member* member = membership_.Find(node, link);
+  if (member != nullptr) member->pings.Add(sent, received, worker_time);
+}
+
+void EpochKeeper::OnLink(NodeId from, const WorkerLink* link, const LinkSpeed& speed) {
+  absl::MutexLock lock(&mu_);
+  if (from != kCoordinatorNode && membership_.Find(from, link) == nullptr) return;
+  if (!survey_.Answered(from, speed.to)) return;
+  LinkSpeed taken = speed;
+  taken.from = from;
+  membership_.TakeLink(taken);
+  changed_ = true;
+}
+
+void EpochKeeper::SurveyLinks(absl::Time now) {
+  std::optional<LinkSurvey::Ask> ask;
+  std::shared_ptr<WorkerLink> link;
+  {
+    absl::MutexLock lock(&mu_);
+    std::vector<LinkSurvey::Node> nodes;
+    for (const Member* member : membership_.All()) {
+      if (!member->attached()) continue;
+      nodes.push_back({member->node, member->hello.hop_address, member->joined});
+    }
+    std::sort(nodes.begin(), nodes.end(),
+              [](const auto& a, const auto& b) { return a.node < b.node; });
+    ask = survey_.Next(nodes, active_sequences_.load() == 0, now);
+    if (!ask) return;
+    if (ask->from != kCoordinatorNode) link = membership_.Find(ask->from)->link;
+  }
+  if (link != nullptr) return link->Measure(ask->measure);
+  if (options_.measure_links) options_.measure_links(ask->measure);
 }
 
 void EpochKeeper::OnLeaving(NodeId node, const WorkerLink* link) {

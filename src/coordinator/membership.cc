@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "net/address.h"
+#include "net/credentials.h"
 
 namespace efedllm {
 namespace {
@@ -107,6 +108,19 @@ void Membership::TakeHeartbeat(Member& member, const StageCounters& counters, ab
   member.counters = counters;
 }
 
+void Membership::TakeLink(const LinkSpeed& link) {
+  for (const NodeId end : {link.from, link.to}) {
+    if (end != kCoordinatorNode && members_.count(end) == 0) return;
+  }
+  links_[{link.from, link.to}] = link;
+}
+
+std::vector<LinkSpeed> Membership::Links() const {
+  std::vector<LinkSpeed> links;
+  for (const auto& [ends, link] : links_) links.push_back(link);
+  return links;
+}
+
 void Membership::CountFailure(Member& member, const std::string& message, absl::Time now) {
   member.last_failure = message;
   if (++member.stage_failures < rules_.max_stage_failures) return;
@@ -179,6 +193,11 @@ void Membership::Forget(absl::Time now) {
     const Member& member = it->second;
     const bool forget = !member.attached() && now - member.last_heard > kRememberGone &&
                         member.left_out_until <= now;
+    if (forget) {
+      std::erase_if(links_, [node = it->first](const auto& link) {
+        return link.first.first == node || link.first.second == node;
+      });
+    }
     it = forget ? members_.erase(it) : std::next(it);
   }
 }

@@ -7,17 +7,21 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "cluster/link.h"
 #include "cluster/node_profile.h"
+#include "cluster/ping_filter.h"
 #include "cluster/planner.h"
 #include "cluster/stage_plan.h"
 #include "common/ids.h"
 #include "coordinator/membership_rules.h"
 #include "wire/cluster_wire.h"
+#include "wire/link_wire.h"
 
 namespace efedllm {
 
@@ -27,6 +31,7 @@ class WorkerLink {
   virtual ~WorkerLink() = default;
   virtual void Assign(const Assignment& assignment) = 0;
   virtual void Release(Epoch epoch) = 0;
+  virtual void Measure(const MeasureLinks& links) = 0;
   // Ends the stream after what was sent before.
   virtual void Close(const absl::Status& why) = 0;
 };
@@ -47,6 +52,7 @@ struct Member {
   StageReport report;
   absl::Time progress;  // when report last changed
   StageCounters counters;
+  PingFilter pings;  // its clock, and its RTT from the coordinator
 
   // Since it joined, over all epochs.
   uint64_t steps = 0;
@@ -78,6 +84,8 @@ class Membership {
   // False: of another epoch, or nothing new.
   bool TakeReport(Member& member, const StageReport& report, Epoch epoch, absl::Time now);
   void TakeHeartbeat(Member& member, const StageCounters& counters, absl::Time now);
+  // Kept while both ends are known.
+  void TakeLink(const LinkSpeed& link);
   // The stage did not come up; after a few times in a row the node is left out for a while.
   void CountFailure(Member& member, const std::string& message, absl::Time now);
   void MarkGone(Member& member);
@@ -92,6 +100,9 @@ class Membership {
   std::vector<Candidate> Candidates(absl::Time now) const;
   std::vector<PlannerNode> PlannerNodes(const std::vector<Candidate>& candidates) const;
 
+  // What was measured last, by (from, to).
+  std::vector<LinkSpeed> Links() const;
+
   // By order of joining; those that are gone are forgotten after a while.
   std::vector<const Member*> All() const;
   void Forget(absl::Time now);
@@ -100,6 +111,7 @@ class Membership {
   const MembershipRules rules_;
   const uint64_t flops_;
   std::map<NodeId, Member> members_;
+  std::map<std::pair<NodeId, NodeId>, LinkSpeed> links_;
 };
 
 }  // namespace efedllm

@@ -1,10 +1,11 @@
-// The method name that both ends of a hop agree on. For this folder.
+// The method names that both ends of a hop agree on. For this folder.
 #ifndef EFEDLLM_NET_HOP_METHOD_H_
 #define EFEDLLM_NET_HOP_METHOD_H_
 
 namespace efedllm {
 
 inline constexpr char kHopMethod[] = "/efedllm.v1.Stage/Hop";
+inline constexpr char kEchoMethod[] = "/efedllm.v1.Stage/Echo";
 
 }  // namespace efedllm
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -36,7 +37,12 @@ void ControlSession::PostReport(const StageReport& report) {
   }
 }
 
-absl::Status ControlSession::Run(StageKeeper& keeper, const StageRunner& runner) {
+void ControlSession::PostLink(const LinkReport& report) {
+  Event event = report;
+  (void)events_.TryPush(std::move(event));
+}
+
+absl::Status ControlSession::Run(const ControlledParts& parts) {
   grpc::ClientContext context;
   transport_.Prepare(context);
   stream_ = stub_.Attach(&context);
@@ -54,7 +60,7 @@ absl::Status ControlSession::Run(StageKeeper& keeper, const StageRunner& runner)
   *hello.mutable_hello() = ToWire(options_.hello);
   // Where a write fails the stream has ended, and its status says why.
   if (stream_->Write(hello)) {
-    while (Loop(keeper, runner)) {
+    while (Loop(parts)) {
     }
   }
   events_.Close();
@@ -70,40 +76,71 @@ absl::Status ControlSession::Run(StageKeeper& keeper, const StageRunner& runner)
   return ended.ok() ? absl::UnavailableError("the coordinator ended the control stream") : ended;
 }
 
-bool ControlSession::Loop(StageKeeper& keeper, const StageRunner& runner) {
+bool ControlSession::Loop(const ControlledParts& parts) {
   const absl::Duration wait =
       std::clamp(next_heartbeat_ - absl::Now(), absl::ZeroDuration(), kMostWait);
   const std::optional<Event> event = events_.Pop(wait);
-  if (event && !OnEvent(*event, keeper)) return false;
-  return OnTime(runner);
+  if (event && !OnEvent(*event, parts)) return false;
+  return OnTime(parts.runner);
 }
 
-bool ControlSession::OnEvent(const Event& event, StageKeeper& keeper) {
+bool ControlSession::OnEvent(const Event& event, const ControlledParts& parts) {
   if (const auto* message = std::get_if<v1::CoordinatorMessage>(&event)) {
-    return OnMessage(*message, keeper);
+    return OnMessage(*message, parts);
   }
   if (const auto* report = std::get_if<StageReport>(&event)) return SendReport(*report);
+  if (const auto* report = std::get_if<LinkReport>(&event)) {
+    v1::WorkerMessage message;
+    *message.mutable_link_report() = ToWire(*report);
+    return stream_->Write(message);
+  }
   return false;
 }
 
-bool ControlSession::OnMessage(const v1::CoordinatorMessage& message, StageKeeper& keeper) {
+bool ControlSession::OnMessage(const v1::CoordinatorMessage& message,
+                               const ControlledParts& parts) {
   switch (message.message_case()) {
     case v1::CoordinatorMessage::kWelcome:
       OnWelcome(message.welcome());
       return true;
     case v1::CoordinatorMessage::kAssignment:
-      OnAssignment(message.assignment(), keeper);
+      OnAssignment(message.assignment(), parts.keeper);
       return true;
     case v1::CoordinatorMessage::kRelease:
       if (!leaving_ && message.release().epoch() < epoch_.v) return true;  // of an earlier plan
       epoch_ = Epoch{0};
-      keeper.Release();
+      parts.keeper.Release();
       return !leaving_;
+    case v1::CoordinatorMessage::kPing:
+      return OnPing(message.ping());
+    case v1::CoordinatorMessage::kMeasureLinks:
+      return OnMeasureLinks(message.measure_links(), parts.prober);
     case v1::CoordinatorMessage::MESSAGE_NOT_SET:
       break;
   }
   problem_ = absl::UnavailableError("the coordinator sent a message that this version can't read");
   return false;
+}
+
+bool ControlSession::OnPing(const v1::Ping& ping) {
+  v1::WorkerMessage message;
+  *message.mutable_pong() = ToWire(Pong{ping.id(), absl::Now()});
+  return stream_->Write(message);
+}
+
+bool ControlSession::OnMeasureLinks(const v1::MeasureLinks& message, LinkProber& prober) {
+  const absl::StatusOr<MeasureLinks> measure = FromWire(message);
+  if (!measure.ok()) {
+    problem_ = measure.status();
+    return false;
+  }
+  std::vector<LinkProber::Target> targets;
+  for (const LinkTarget& target : measure->targets) {
+    targets.push_back(
+        {target.node, target.address.empty() ? options_.coordinator : target.address});
+  }
+  prober.Measure(targets);
+  return true;
 }
 
 void ControlSession::OnWelcome(const v1::Welcome& welcome) {

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <thread>
 #include <variant>
 
@@ -15,8 +16,10 @@
 #include "absl/time/time.h"
 #include "common/bounded_queue.h"
 #include "net/credentials.h"
+#include "net/link_prober.h"
 #include "wire/cluster_service.h"
 #include "wire/cluster_wire.h"
+#include "wire/link_wire.h"
 #include "worker/stage_keeper.h"
 #include "worker/stage_runner.h"
 
@@ -24,6 +27,7 @@ namespace efedllm {
 
 struct ControlOptions {
   Hello hello;
+  std::string coordinator;  // HOST:PORT, for the link to it
   absl::Duration welcome_timeout = absl::Seconds(20);
   absl::Duration leave_timeout = absl::Seconds(10);  // for the coordinator to plan without us
   std::function<bool()> stop_requested;
@@ -31,19 +35,28 @@ struct ControlOptions {
   std::function<void()> on_welcome;
 };
 
-// Run is called once. PostReport may be called from any thread, before, during and after Run.
+// What the coordinator's messages are for. All borrowed.
+struct ControlledParts {
+  StageKeeper& keeper;
+  const StageRunner& runner;
+  LinkProber& prober;
+};
+
+// Run is called once. The Post... may be called from any thread, before, during and after Run.
 class ControlSession {
  public:
   // stub and transport are borrowed and outlive this.
   ControlSession(const ControlOptions& options, v1::Cluster::StubInterface& stub,
                  const Transport& transport);
 
-  // Until the stream ends or there is a reason to end it. keeper and runner are borrowed. OK: the
-  // worker has left, or has a new certificate; else why the stream ended.
-  absl::Status Run(StageKeeper& keeper, const StageRunner& runner);
+  // Until the stream ends or there is a reason to end it. OK: the worker has left, or has a new
+  // certificate; else why the stream ended.
+  absl::Status Run(const ControlledParts& parts);
 
   // Sends the report, if it is of the stage that was assigned last.
   void PostReport(const StageReport& report);
+  // What is behind too much else gets lost: the coordinator will ask again.
+  void PostLink(const LinkReport& report);
 
   // After Run:
   bool welcomed() const { return welcomed_; }
@@ -51,13 +64,15 @@ class ControlSession {
 
  private:
   struct StreamEnded {};
-  using Event = std::variant<v1::CoordinatorMessage, StageReport, StreamEnded>;
+  using Event = std::variant<v1::CoordinatorMessage, StageReport, LinkReport, StreamEnded>;
   using Stream = grpc::ClientReaderWriterInterface<v1::WorkerMessage, v1::CoordinatorMessage>;
 
   // Each returns false when the session is over.
-  bool Loop(StageKeeper& keeper, const StageRunner& runner);
-  bool OnEvent(const Event& event, StageKeeper& keeper);
-  bool OnMessage(const v1::CoordinatorMessage& message, StageKeeper& keeper);
+  bool Loop(const ControlledParts& parts);
+  bool OnEvent(const Event& event, const ControlledParts& parts);
+  bool OnMessage(const v1::CoordinatorMessage& message, const ControlledParts& parts);
+  bool OnPing(const v1::Ping& ping);
+  bool OnMeasureLinks(const v1::MeasureLinks& message, LinkProber& prober);
   bool OnTime(const StageRunner& runner);
 
   void OnWelcome(const v1::Welcome& welcome);

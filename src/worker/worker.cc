@@ -12,6 +12,7 @@
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "common/units.h"
+#include "net/link_prober.h"
 #include "worker/backoff.h"
 #include "worker/enrolment.h"
 #include "worker/probe.h"
@@ -24,6 +25,7 @@ constexpr absl::Duration kCallTimeout = absl::Seconds(15);
 constexpr absl::Duration kRenewalTimeout = absl::Seconds(3);  // heartbeats wait for it
 constexpr absl::Duration kRenewalInterval = absl::Minutes(5);
 constexpr absl::Duration kLogInterval = absl::Minutes(1);
+constexpr absl::Duration kMoment = absl::Milliseconds(250);
 
 absl::Status CheckOptions(const WorkerOptions& options) {
   RETURN_IF_ERROR(ParseHostPort(options.coordinator).status());
@@ -55,6 +57,33 @@ class RetryLog {
   absl::Status last_;
   absl::Time logged_ = absl::InfinitePast();
 };
+
+// Whether a counter moved within the last moment.
+class RecentChange {
+ public:
+  bool Of(uint64_t count) {
+    const absl::Time now = absl::Now();
+    if (std::exchange(count_, count) != count) changed_ = now;
+    return now - changed_ < kMoment;
+  }
+
+ private:
+  uint64_t count_ = 0;
+  absl::Time changed_ = absl::InfinitePast();
+};
+
+LinkReport ReportOf(NodeId node, const absl::StatusOr<LinkMeasurement>& measured) {
+  LinkReport report;
+  report.link.to = node;
+  report.link.reachable = measured.ok();
+  if (measured.ok()) {
+    report.link.rtt = measured->rtt;
+    report.link.bytes_per_second = measured->bytes_per_second;
+  } else {
+    report.message = Printable(measured.status().message(), 300);
+  }
+  return report;
+}
 
 }  // namespace
 
@@ -189,6 +218,7 @@ Worker::Attempt Worker::RunSession(const Transport& transport,
                                    int port) {
   const auto stub = v1::Cluster::NewStub(transport.Dial(options_.coordinator, kCoordinatorNode));
   ControlSession session({.hello = MakeHello(port),
+                          .coordinator = options_.coordinator,
                           .stop_requested = [this] { return stop_requested(); },
                           .renewed = [&] { return identity && RenewIfDue(*stub, *identity); },
                           .on_welcome =
@@ -212,7 +242,13 @@ Worker::Attempt Worker::RunSession(const Transport& transport,
                      *stub, transport, *cache_, compute_, runner,
                      [&](const StageReport& report) { session.PostReport(report); });
 
-  Attempt attempt{.status = session.Run(keeper, runner), .attached = session.welcomed()};
+  LinkProber prober(
+      transport,
+      {.busy = [&,
+                recent = RecentChange()]() mutable { return recent.Of(runner.counters().steps); }},
+      [&](NodeId node, const auto& measured) { session.PostLink(ReportOf(node, measured)); });
+
+  Attempt attempt{.status = session.Run({keeper, runner, prober}), .attached = session.welcomed()};
   if (identity && !session.welcomed() && absl::IsUnavailable(attempt.status)) {
     attempt.status = Explain(attempt.status, *identity);
   }

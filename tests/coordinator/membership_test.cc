@@ -9,6 +9,7 @@ class FakeLink final : public WorkerLink {
  public:
   void Assign(const Assignment&) override {}
   void Release(Epoch) override {}
+  void Measure(const MeasureLinks&) override {}
   void Close(const absl::Status&) override {}
 };
 

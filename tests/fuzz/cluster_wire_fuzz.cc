@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "wire/cluster_wire.h"
+#include "wire/link_wire.h"
 
 namespace {
 
@@ -22,7 +23,7 @@ void RoundTrip(const uint8_t* data, size_t size) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
-  switch (data[0] % 4) {
+  switch (data[0] % 8) {
     case 0:
       RoundTrip<efedllm::v1::Hello>(data + 1, size - 1);
       break;
@@ -32,8 +33,19 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 2:
       RoundTrip<efedllm::v1::StageStatus>(data + 1, size - 1);
       break;
-    default:
+    case 3:
       RoundTrip<efedllm::v1::Heartbeat>(data + 1, size - 1);
+      break;
+    case 4:
+      RoundTrip<efedllm::v1::MeasureLinks>(data + 1, size - 1);
+      break;
+    case 5:
+      RoundTrip<efedllm::v1::LinkReport>(data + 1, size - 1);
+      break;
+    case 6:
+      RoundTrip<efedllm::v1::Pong>(data + 1, size - 1);
+      break;
+    default:
       break;
   }
   return 0;
