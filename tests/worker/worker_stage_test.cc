@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <thread>
 
 #include "model/stage_executor.h"
 #include "worker/worker_world.h"
@@ -163,6 +164,70 @@ TEST_F(WorkerStageTest, RunsStepsAsTheExecutorDoesBitForBit) {
     return beat.epoch() == 1 && beat.steps() == 2 && beat.tokens() == 10 && beat.sequences() == 2 &&
            beat.kv_tokens_used() > 0 && beat.bytes_in() > 0 && beat.bytes_out() > 0;
   }));
+}
+
+TEST_F(WorkerStageTest, StepsKeepTheirOrderWhileSeveralAreInTheNode) {
+  const auto worker = ReadyWorker(Epoch{1});
+  const auto hop = coordinator_.OpenHop();
+  constexpr uint32_t kSteps = 40;
+  std::thread sender([&] {
+    for (uint32_t i = 0; i < kSteps; ++i) {
+      EXPECT_TRUE(SendStep(*hop, OneStep(1, i + 1, {{SequenceId{1}, i, 1}})).ok());
+    }
+  });
+  for (uint32_t i = 0; i < kSteps; ++i) {
+    const std::optional<StepFrame> result = coordinator_.AwaitStep(limits());
+    ASSERT_TRUE(result);
+    EXPECT_TRUE(result->failure.ok()) << result->failure;
+    EXPECT_EQ(result->step.id, StepId{i + 1});
+  }
+  sender.join();
+}
+
+TEST_F(WorkerStageTest, AppendsWhatItTookToThoseOfTheStagesBefore) {
+  const auto worker = ReadyWorker(Epoch{1});
+  const auto hop = coordinator_.OpenHop();
+  const Step step = OneStep(1, 1, {{SequenceId{1}, 0, 3}});
+  const StageTiming before{NodeId{5}, 123, 1, 2, 3, 4};
+  const absl::Time sent = absl::Now();
+  ASSERT_TRUE(
+      hop->Send(StepToWire(step, SomeHidden(3).ref(), CodecId::kF32, {before}), absl::Seconds(10))
+          .ok());
+  const std::optional<StepFrame> result = coordinator_.AwaitStep(limits());
+  const absl::Time back = absl::Now();
+  ASSERT_TRUE(result);
+  ASSERT_EQ(result->timings.size(), 2u);
+  EXPECT_EQ(result->timings[0], before);
+  const StageTiming& own = result->timings[1];
+  EXPECT_EQ(own.node, worker->node());
+  EXPECT_GE(own.received_micros, absl::ToUnixMicros(sent));
+  EXPECT_GT(own.compute_micros, 0u);
+  const int64_t left = own.received_micros + own.decode_micros + own.queue_micros +
+                       own.compute_micros + own.encode_micros;
+  EXPECT_LE(left, absl::ToUnixMicros(back));
+}
+
+TEST_F(WorkerStageTest, AnAssignmentAmidstStepsDropsTheOldStageAndRunsTheNew) {
+  const auto worker = ReadyWorker(Epoch{1});
+  uint64_t epoch = 1;
+  std::vector<std::unique_ptr<HopSender>> hops;
+  for (; epoch < 6; ++epoch) {
+    hops.push_back(coordinator_.OpenHop());
+    // Nobody takes the results: some are in the node's hands when the stage goes.
+    for (uint32_t i = 0; i < 4; ++i) {
+      ASSERT_TRUE(SendStep(*hops.back(), OneStep(epoch, i + 1, {{SequenceId{1}, i, 1}})).ok());
+    }
+    coordinator_.Assign(coordinator_.MakeAssignment(Epoch{epoch + 1}, {0, 2}));
+    ASSERT_TRUE(coordinator_.AwaitReport(Epoch{epoch + 1}, StageState::kReady));
+  }
+  hops.push_back(coordinator_.OpenHop());
+  ASSERT_TRUE(SendStep(*hops.back(), OneStep(epoch, 1, {{SequenceId{1}, 0, 1}})).ok());
+  std::optional<StepFrame> result;
+  do {
+    result = coordinator_.AwaitStep(limits());
+    ASSERT_TRUE(result);
+  } while (result->step.epoch != Epoch{epoch});
+  EXPECT_TRUE(result->failure.ok()) << result->failure;
 }
 
 TEST_F(WorkerStageTest, AStepThatCantRunIsAnsweredAndTheNextOneRuns) {
