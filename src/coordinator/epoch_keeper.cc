@@ -181,27 +181,39 @@ std::string EpochKeeper::Reason(const MembershipMove& move) const {
   return reason;
 }
 
+PlannerInput EpochKeeper::InputFor(const std::vector<PlannerNode>& nodes) const {
+  PlannerInput input;
+  input.layers = options_.layers;
+  input.nodes = nodes;
+  input.links = membership_.PlannerLinks(nodes);
+  input.rules = options_.planner;
+  // Also of a plan that broke: its weights are where they were.
+  input.present = last_plan_;
+  return input;
+}
+
 void EpochKeeper::Plan() {
-  std::vector<PlannerNode> nodes;
+  PlannerInput input;
   std::vector<NodeId> considered;
   {
     absl::MutexLock lock(&mu_);
-    nodes = membership_.PlannerNodes(membership_.Candidates(clock_.Now()));
-    for (const PlannerNode& node : nodes) considered.push_back(node.node);
+    input = InputFor(membership_.PlannerNodes(membership_.Candidates(clock_.Now())));
+    for (const PlannerNode& node : input.nodes) considered.push_back(node.node);
     plan_failures_ = FailuresInARow();
   }
-  if (nodes.empty()) return PlanAlone(considered, absl::OkStatus());
-  absl::StatusOr<StagePlan> plan = PlanStages(options_.layers, nodes, options_.planner);
-  if (!plan.ok()) return PlanAlone(considered, plan.status());
+  if (input.nodes.empty()) return PlanAlone(considered, absl::OkStatus());
+  absl::StatusOr<PlanReport> report = MakePlan(input);
+  if (!report.ok()) return PlanAlone(considered, report.status());
+  for (const std::string& advice : report->advice) spdlog::info("{}", advice);
   {
     absl::MutexLock lock(&mu_);
-    if (Alive() && !present_.alone && present_.plan.chains == plan->chains) {
+    if (Alive() && !present_.alone && present_.plan.chains == report->plan.chains) {
       spdlog::info("the plan stays as it is with {} workers", considered.size());
       present_.considered = considered;
       return;
     }
   }
-  const absl::Status assigned = Assign(*std::move(plan), considered);
+  const absl::Status assigned = Assign(std::move(report->plan), considered);
   if (!assigned.ok()) Refuse(considered, assigned);
 }
 
@@ -215,10 +227,12 @@ void EpochKeeper::PlanAlone(const std::vector<NodeId>& considered,
       return;
     }
   }
-  PlannerRules rules = options_.planner;
-  rules.overhead_bytes += options_.own_overhead_bytes;
-  absl::StatusOr<StagePlan> plan =
-      PlanStages(options_.layers, {{kCoordinatorNode, "the coordinator", options_.own}}, rules);
+  PlannerInput input;
+  input.layers = options_.layers;
+  input.nodes = {{kCoordinatorNode, "the coordinator", options_.own, {}}};
+  input.rules = options_.planner;
+  input.rules.overhead_bytes += options_.own_overhead_bytes;
+  absl::StatusOr<PlanReport> plan = MakePlan(input);
   if (!plan.ok() && cluster_refusal.ok()) {
     return Refuse(considered, Unavailable(absl::StrCat(plan.status().message(),
                                                        "; start workers to add theirs")));
@@ -227,7 +241,7 @@ void EpochKeeper::PlanAlone(const std::vector<NodeId>& considered,
   if (!cluster_refusal.ok()) {
     spdlog::warn("computing alone: {}", std::string(cluster_refusal.message()));
   }
-  const absl::Status served = ServeAlone(*std::move(plan), considered);
+  const absl::Status served = ServeAlone(std::move(plan->plan), considered);
   if (!served.ok()) Refuse(considered, served);
 }
 
@@ -319,6 +333,7 @@ absl::Status EpochKeeper::Assign(StagePlan plan, const std::vector<NodeId>& cons
   present_ = Present();
   present_.state = PlanState::kLoading;
   present_.since = now;
+  last_plan_ = plan;
   present_.plan = std::move(plan);
   present_.considered = considered;
   return absl::OkStatus();

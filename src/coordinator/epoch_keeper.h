@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "cluster/link.h"
 #include "cluster/planner.h"
 #include "cluster/stage_plan.h"
 #include "common/clock.h"
@@ -105,6 +106,9 @@ class EpochKeeper {
   int FailuresInARow() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   std::string Reason(const MembershipMove& move) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
+  PlannerInput InputFor(const std::vector<PlannerNode>& nodes) const
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
+
   // On the keeper's thread.
   void Plan() ABSL_LOCKS_EXCLUDED(mu_);
   void PlanAlone(const std::vector<NodeId>& considered, const absl::Status& cluster_refusal)
@@ -142,6 +146,7 @@ class EpochKeeper {
   Membership membership_ ABSL_GUARDED_BY(mu_);
   LinkSurvey survey_ ABSL_GUARDED_BY(mu_);
   Present present_ ABSL_GUARDED_BY(mu_);
+  StagePlan last_plan_ ABSL_GUARDED_BY(mu_);  // over workers: the weights that they have
   bool served_before_ ABSL_GUARDED_BY(mu_) = false;
   int plan_failures_ ABSL_GUARDED_BY(mu_) = 0;  // in a row, without a node being lost
   std::string reason_ ABSL_GUARDED_BY(mu_) = "starting";

@@ -175,9 +175,27 @@ std::vector<PlannerNode> Membership::PlannerNodes(const std::vector<Candidate>& 
   for (const Candidate& candidate : candidates) {
     const auto member = members_.find(candidate.node);
     if (member == members_.end()) continue;
-    nodes.push_back({candidate.node, member->second.hello.name, member->second.hello.profile});
+    nodes.push_back({candidate.node, member->second.hello.name, member->second.hello.profile, {}});
   }
   return nodes;
+}
+
+std::vector<LinkSpeed> Membership::PlannerLinks(const std::vector<PlannerNode>& nodes) const {
+  const auto here = [this](const PlannerNode& node) {
+    const auto member = members_.find(node.node);
+    return member != members_.end() && IsLoopback(member->second.hello.hop_address);
+  };
+  const auto first_elsewhere = std::find_if_not(nodes.begin(), nodes.end(), here);
+  std::vector<LinkSpeed> links = Links();
+  if (first_elsewhere == nodes.end()) return links;
+  for (const PlannerNode& to : nodes) {
+    if (!here(to)) continue;
+    for (const PlannerNode& from : nodes) {
+      if (here(from)) continue;
+      links.push_back({from.node, to.node, absl::ZeroDuration(), 0, /*reachable=*/false});
+    }
+  }
+  return links;
 }
 
 std::vector<const Member*> Membership::All() const {

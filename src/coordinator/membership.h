@@ -102,6 +102,9 @@ class Membership {
 
   // What was measured last, by (from, to).
   std::vector<LinkSpeed> Links() const;
+  // What the planner is to know: those, and that a worker that joined over loopback can be dialled
+  // from its own machine alone.
+  std::vector<LinkSpeed> PlannerLinks(const std::vector<PlannerNode>& nodes) const;
 
   // By order of joining; those that are gone are forgotten after a while.
   std::vector<const Member*> All() const;

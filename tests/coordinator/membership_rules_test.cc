@@ -125,7 +125,8 @@ TEST(MembershipRules, EstimatesAStepFromWhatTheNodesMeasured) {
   NodeProfile profile;
   profile.read_bytes_per_second = 1e10;
   profile.int8_ops_per_second = profile.f32_flops_per_second = 1e11;
-  const std::vector<PlannerNode> nodes = {{NodeId{1}, "a", profile}, {NodeId{2}, "b", profile}};
+  const std::vector<PlannerNode> nodes = {{NodeId{1}, "a", profile, {}},
+                                          {NodeId{2}, "b", profile, {}}};
   EXPECT_NEAR(absl::ToDoubleSeconds(EstimateStep(chain, layers, nodes, 1)), 0.4, 1e-6);
   EXPECT_NEAR(absl::ToDoubleSeconds(EstimateStep(chain, layers, nodes, 100)), 8, 1e-6);
   // A node that claims to be infinitely slow can't make a deadline infinite.
