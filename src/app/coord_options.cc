@@ -69,6 +69,9 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
   app.set_config("--config", "", "TOML file with these options (config/coordinator.toml)");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.add_option("--model", flags.model, "GGUF file or Hugging Face folder to serve")->required();
+  app.add_option("--draft-model", flags.draft_model,
+                 "A small model with the same vocabulary that guesses tokens here, for --model to "
+                 "verify several at once; default: none");
   app.add_option("--listen", flags.listen, "Where workers join: HOST:PORT (gRPC)")
       ->capture_default_str();
   app.add_option("--http", flags.http, "Where the OpenAI API answers: HOST:PORT")
@@ -120,6 +123,7 @@ absl::StatusOr<CoordOptions> CheckCoordFlags(const CoordFlags& flags, const Coor
   coordinator.own.threads =
       static_cast<uint32_t>(flags.threads != 0 ? flags.threads : machine.available_cpus);
   coordinator.model = flags.model;
+  coordinator.draft_model = flags.draft_model;
   coordinator.listen = flags.listen;
   coordinator.http = flags.http;
   coordinator.insecure = flags.insecure;

@@ -15,6 +15,7 @@ namespace efedllm {
 // As typed, or as the config file has it.
 struct CoordFlags {
   std::string model;
+  std::string draft_model;
   std::string listen = "0.0.0.0:7070";
   std::string http = "127.0.0.1:8080";
   std::string state_dir;

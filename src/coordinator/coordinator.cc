@@ -17,14 +17,20 @@
 #include "common/file.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
+#include "common/units.h"
 #include "coordinator/admin_service.h"
+#include "coordinator/cluster_metrics.h"
 #include "coordinator/control_service.h"
+#include "coordinator/draft_model.h"
 #include "coordinator/enrolment_service.h"
 #include "coordinator/epoch_builder.h"
 #include "coordinator/openai_api.h"
 #include "coordinator/served_model.h"
+#include "coordinator/stage_meters.h"
 #include "coordinator/state_database.h"
+#include "coordinator/step_observers.h"
 #include "coordinator/switching_pipeline.h"
+#include "coordinator/trace_store.h"
 #include "coordinator/weight_server.h"
 #include "layers/compute.h"
 #include "model/tensor_hasher.h"
@@ -42,6 +48,8 @@ namespace {
 
 constexpr uint32_t kDefaultContext = 8192;
 constexpr absl::Duration kServerShutdown = absl::Seconds(2);
+// Far more than requests that may wait, so that a crowd is told to come back (429) and not cut off.
+constexpr size_t kMaxHttpConnections = 1024;
 
 // Held as long as it lives: the state dir belongs to one coordinator.
 class StateDirLock {
@@ -101,6 +109,7 @@ struct Coordinator::Parts {
   Parts(const CoordinatorOptions& options, const Clock& clock) : options(options), clock(clock) {}
 
   absl::Status Load();
+  absl::Status LoadDraftModel();
   absl::Status Secure();
   absl::Status Listen();
   absl::Status Serve();
@@ -113,6 +122,7 @@ struct Coordinator::Parts {
 
   Compute compute;  // of the head, and of all layers when computing alone
   std::unique_ptr<ServedModel> model;
+  std::unique_ptr<DraftModel> draft_model;  // null: none
   StepLimits limits;
   KvType kv_type = KvType::kF32;
   std::unique_ptr<TensorHasher> hasher;
@@ -137,6 +147,9 @@ struct Coordinator::Parts {
   std::unique_ptr<grpc::Server> server;
   int listen_port = 0;
 
+  TraceStore traces;
+  std::unique_ptr<StageMeters> stage_meters;
+  std::unique_ptr<ClusterMetrics> cluster_metrics;
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<OpenAiApi> api;
   std::unique_ptr<HttpServer> http;
@@ -153,10 +166,29 @@ absl::Status Coordinator::Parts::Load() {
   kv_type = options.kv_type.value_or(AutoKvType(model->config));
   RETURN_IF_ERROR(CheckKvType(model->config, kv_type));
   model->context = limits.max_position;
+  RETURN_IF_ERROR(LoadDraftModel());
   const std::string digests = options.state_dir + "/digests";
   ASSIGN_OR_RETURN(hasher, TensorHasher::Create(model->file, digests));
   ASSIGN_OR_RETURN(weight_cache, WeightCache::Open(options.state_dir + "/weights"));
   weights = std::make_unique<WeightServer>(model->file);
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::Parts::LoadDraftModel() {
+  if (options.draft_model.empty()) return absl::OkStatus();
+  DraftModelOptions draft;
+  draft.path = options.draft_model;
+  draft.context = limits.max_position;
+  draft.max_sequences = options.scheduler.max_sequences;
+  absl::StatusOr<std::unique_ptr<DraftModel>> loaded =
+      DraftModel::Load(draft, *model, clock, compute);
+  if (!loaded.ok()) {
+    return absl::Status(loaded.status().code(), absl::StrCat("draft model ", options.draft_model,
+                                                             ": ", loaded.status().message()));
+  }
+  draft_model = *std::move(loaded);
+  spdlog::info("draft model {}: {} of memory", ModelNameFromPath(options.draft_model),
+               FormatBytes(draft_model->memory_bytes()));
   return absl::OkStatus();
 }
 
@@ -184,6 +216,7 @@ EpochKeeperOptions Coordinator::Parts::KeeperOptions(std::vector<LayerCost> laye
   keeper_options.own = options.own;
   const absl::StatusOr<HeadSpecs> head = HeadTensors(model->config, model->file);
   if (head.ok()) keeper_options.own_overhead_bytes = PackedBytes(head->weight);
+  if (draft_model) keeper_options.own_overhead_bytes += draft_model->memory_bytes();
   keeper_options.measure_links = [this](const MeasureLinks& links) {
     std::vector<LinkProber::Target> targets;
     for (const LinkTarget& target : links.targets) targets.push_back({target.node, target.address});
@@ -232,14 +265,23 @@ absl::Status Coordinator::Parts::Listen() {
 }
 
 absl::Status Coordinator::Parts::Serve() {
-  scheduler = std::make_unique<Scheduler>(clock, *model, *pipeline, options.scheduler, registry);
-  api = std::make_unique<OpenAiApi>(clock, *model, *scheduler, registry);
+  stage_meters = std::make_unique<StageMeters>(registry, [this] {
+    std::map<NodeId, absl::Duration> offsets;
+    for (const auto& [id, node] : TracedNodes(keeper->Status())) offsets[id] = node.clock_offset;
+    return offsets;
+  });
+  cluster_metrics = std::make_unique<ClusterMetrics>(
+      clock, [this] { return keeper->Status(); }, *stage_meters);
+  scheduler = std::make_unique<Scheduler>(clock, *model, *pipeline, options.scheduler, registry,
+                                          StepObservers{&traces, stage_meters.get()});
+  api = std::make_unique<OpenAiApi>(clock, *model, *scheduler, registry, cluster_metrics.get());
   admin_service = std::make_unique<AdminService>(
-      clock, *keeper, *scheduler, *tokens,
+      clock, *keeper, *scheduler, *tokens, traces, *stage_meters,
       ServedFacts{model->id, model->config.layers, std::string(CodecName(options.codec))});
   ASSIGN_OR_RETURN(admin, AdminServer::Start(options.state_dir, *admin_service));
   HttpServerOptions http_options;
   http_options.address = options.http;
+  http_options.max_connections = kMaxHttpConnections;
   ASSIGN_OR_RETURN(
       http, HttpServer::Start(
                 http_options, [this](HttpExchange& e) { api->Handle(e); }, OpenAiApi::ErrorReply));

@@ -23,6 +23,7 @@ namespace efedllm {
 // Right by construction (app/coord_options.h): nothing here is checked again.
 struct CoordinatorOptions {
   std::string model;                    // path
+  std::string draft_model;              // path; empty: none
   std::string state_dir;                // made where it is missing, 0700
   std::string listen = "0.0.0.0:7070";  // gRPC; port 0: any
   std::string http = "127.0.0.1:8080";  // port 0: any

@@ -4,9 +4,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "cluster/kv_rule.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "layers/kv_cache.h"
+#include "model/stage_executor.h"
 #include "model/weights.h"
 #include "tensor/matrix.h"
 
@@ -40,6 +42,15 @@ absl::Status CheckSameVocabulary(const Tokenizer& draft, uint32_t draft_vocab,
   return absl::OkStatus();
 }
 
+absl::StatusOr<uint64_t> WeightBytes(const ModelConfig& config, const ModelFile& file) {
+  ASSIGN_OR_RETURN(const std::vector<TensorSpec> tensors,
+                   StageTensors(config, file, {0, config.layers}));
+  ASSIGN_OR_RETURN(const HeadSpecs head, HeadTensors(config, file));
+  uint64_t bytes = PackedBytes(head.weight);
+  for (const TensorSpec& tensor : tensors) bytes += PackedBytes(tensor);
+  return bytes;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DraftModel>> DraftModel::Load(const DraftModelOptions& options,
@@ -58,6 +69,9 @@ absl::StatusOr<std::unique_ptr<DraftModel>> DraftModel::Load(const DraftModelOpt
   local.max_sequences = static_cast<uint32_t>(options.max_sequences);
   local.max_tokens = std::max(kCatchUpRows, 2 * local.max_sequences);
   local.kv_type = std::nullopt;
+  ASSIGN_OR_RETURN(draft->memory_bytes_, WeightBytes(config, draft->file_));
+  draft->memory_bytes_ +=
+      config.layers * local.kv_tokens * KvBytesPerToken(config, AutoKvType(config));
   ASSIGN_OR_RETURN(draft->model_, LocalModel::Create(draft->file_, local, compute));
   return draft;
 }

@@ -76,6 +76,8 @@ class DraftModel {
   // Of a step that makes one more token for the sequences of a call, as lately measured; 0: never.
   double seconds_per_token() const { return seconds_per_token_; }
   uint64_t kv_tokens_used() const { return kv_tokens_used_; }
+  // Weights, and KV when it is full.
+  uint64_t memory_bytes() const { return memory_bytes_; }
 
  private:
   // A request's part of the steps of one call.
@@ -95,6 +97,7 @@ class DraftModel {
   const Clock& clock_;
   const ModelFile file_;
   std::unique_ptr<LocalModel> model_;
+  uint64_t memory_bytes_ = 0;
   uint64_t kv_tokens_used_ = 0;  // in whole pages
   struct Ended {
     SequenceId id;

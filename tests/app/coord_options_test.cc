@@ -94,6 +94,13 @@ TEST(CoordOptions, KeysAndValuesAreKeptAsToldOrAsTheModelIs) {
   EXPECT_EQ(CheckCoordFlags(flags, Machine())->coordinator.kv_type, KvType::kQ8_0);
 }
 
+TEST(CoordOptions, HasADraftModelWhereOneIsNamed) {
+  CoordFlags flags = Flags();
+  EXPECT_EQ(CheckCoordFlags(flags, Machine())->coordinator.draft_model, "");
+  flags.draft_model = "small.gguf";
+  EXPECT_EQ(CheckCoordFlags(flags, Machine())->coordinator.draft_model, "small.gguf");
+}
+
 TEST(CoordOptions, RefusesCodecsThatDoNotExistYet) {
   for (const char* codec : {"transparent", "balanced", "small"}) {
     CoordFlags flags = Flags();

@@ -150,6 +150,7 @@ TEST_F(DraftModelTest, KeepsToItsMemoryAndContext) {
     EXPECT_EQ(Draft(*model, *sessions.back(), tokens, 4).size(), i < 4 ? 4u : 0u) << i;
   }
   EXPECT_EQ(model->kv_tokens_used(), 256u);
+  EXPECT_GT(model->memory_bytes(), 5'000'000u);
   sessions.erase(sessions.begin());
   EXPECT_EQ(Draft(*model, *sessions.back(), tokens, 4).size(), 4u);
   sessions.clear();
