@@ -13,6 +13,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
+#include "coordinator/chrome_trace.h"
+#include "coordinator/cluster_metrics.h"
 #include "wire/status_wire.h"
 
 namespace efedllm {
@@ -80,10 +82,15 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* c
   reply->set_state(cluster.state);
   reply->set_reason(cluster.reason);
   for (const Member& member : cluster.members) FillNode(member, cluster.now, *reply->add_nodes());
+  for (const StageBusy& stage : meters_.Busy(clock_.Now())) {
+    for (v1::NodeStatus& node : *reply->mutable_nodes()) {
+      if (node.node() == stage.node.v) node.set_busy(stage.share);
+    }
+  }
   reply->set_tokens_per_second(stats.generated_tokens_per_second);
   reply->set_requests_running(stats.running);
   reply->set_requests_queued(stats.queued);
-  reply->set_kv_tokens_used(stats.kv_tokens_reserved);
+  reply->set_kv_tokens_used(stats.kv_tokens_held);
   reply->set_kv_tokens_total(stats.kv_tokens_total);
   reply->set_uptime_seconds(absl::ToDoubleSeconds(clock_.Now() - started_));
   return Finish(context, absl::OkStatus());
@@ -122,6 +129,16 @@ grpc::ServerUnaryReactor* AdminService::RevokeToken(grpc::CallbackServerContext*
   const absl::StatusOr<JoinTokenInfo> token = tokens_.Revoke(request->id());
   if (token.ok()) FillToken(*token, clock_.Now(), *reply->mutable_token());
   return Finish(context, token.status());
+}
+
+grpc::ServerUnaryReactor* AdminService::GetTrace(grpc::CallbackServerContext* context,
+                                                 const v1::TraceRequest* request,
+                                                 v1::TraceReply* reply) {
+  const absl::StatusOr<RequestTrace> trace = traces_.Find(request->request());
+  if (trace.ok()) {
+    reply->set_chrome_json(ChromeTrace(*trace, TracedNodes(keeper_.Status())));
+  }
+  return Finish(context, trace.status());
 }
 
 std::string AdminSocket(const std::string& state_dir) { return state_dir + "/admin.sock"; }

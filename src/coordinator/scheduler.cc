@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <deque>
-#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -12,52 +11,34 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/status_macros.h"
-#include "coordinator/batcher.h"
 #include "coordinator/sequence.h"
+#include "coordinator/serving_loop.h"
 #include "coordinator/serving_metrics.h"
-#include "spdlog/spdlog.h"
 
 namespace efedllm {
 namespace {
 
-// The thread looks around this often when nothing wakes it: for a cancelled request while all
-// stages are busy, a new request while one is idle, an epoch that begins or ends.
-constexpr absl::Duration kBusyWait = absl::Milliseconds(20);
-constexpr absl::Duration kIdleStageWait = absl::Milliseconds(1);
+// How soon a new epoch is noticed while nothing runs.
 constexpr absl::Duration kNothingWait = absl::Milliseconds(50);
-constexpr absl::Duration kFreshSuccess = absl::Seconds(1);
-constexpr size_t kHeadRows = 32;  // rows whose logits are held at once
-
-uint32_t Positions(const PipelineCapacity& capacity, uint32_t context) {
-  uint64_t positions = std::min<uint64_t>(context, capacity.chains[0].kv_tokens);
-  if (capacity.limits.max_position > 0) {
-    positions = std::min<uint64_t>(positions, capacity.limits.max_position);
-  }
-  return static_cast<uint32_t>(positions);
-}
+constexpr absl::Duration kFreshPass = absl::Seconds(1);
 
 }  // namespace
 
 struct Scheduler::Impl {
   Impl(const Clock& clock, ServedModel& model, Pipeline& pipeline, const SchedulerOptions& options,
-       prometheus::Registry& registry)
+       prometheus::Registry& registry, const StepObservers& observers)
       : clock(clock),
         model(model),
         pipeline(pipeline),
         options(options),
         metrics(registry),
-        batcher(options.max_sequences, options.max_step_tokens) {}
+        loop(clock, model, pipeline, {options.max_sequences, options.max_step_tokens}, metrics,
+             observers) {}
 
   // The thread, and its parts in their order.
   void Run();
   void TakeIncoming();
   void FollowEpoch();
-  void SubmitSteps();
-  void WaitForNews();
-  void TakeResult(StepResult result);
-  void TakeRows(const Batcher::StepInFlight& step, const Matrix& hidden);
-  void CountToken(Sequence& sequence);
-  void EndEpoch(const absl::Status& why);
   void Publish();
 
   absl::Status Admissible(const std::vector<std::shared_ptr<Sequence>>& sequences) const
@@ -77,8 +58,7 @@ struct Scheduler::Impl {
   SchedulerMetrics metrics;
 
   // The thread's own.
-  Batcher batcher;
-  std::optional<Epoch> over;  // this epoch has ended, whatever the pipeline still says
+  ServingLoop loop;
   size_t reported_active = 0;
 
   std::atomic<uint64_t> last_sequence = 0;
@@ -89,9 +69,8 @@ struct Scheduler::Impl {
   bool probe_wanted ABSL_GUARDED_BY(mu) = false;
   std::deque<std::shared_ptr<Sequence>> incoming ABSL_GUARDED_BY(mu);
   absl::Time outage_since ABSL_GUARDED_BY(mu) = absl::InfinitePast();  // InfiniteFuture: it serves
-  absl::Time last_success ABSL_GUARDED_BY(mu) = absl::InfinitePast();
-  uint64_t successes ABSL_GUARDED_BY(mu) = 0;
-  uint32_t max_positions ABSL_GUARDED_BY(mu) = 0;
+  ServingCounts counts ABSL_GUARDED_BY(mu);
+  uint32_t max_positions ABSL_GUARDED_BY(mu) = 0;  // of the last epoch that served
   SchedulerStats stats ABSL_GUARDED_BY(mu);
   RateMeter rate ABSL_GUARDED_BY(mu);
 
@@ -106,195 +85,69 @@ void Scheduler::Impl::Run() {
     }
     TakeIncoming();
     FollowEpoch();
-    SubmitSteps();
+    loop.SendSteps();
     Publish();
-    WaitForNews();
+    if (loop.TakeStep()) continue;
+    absl::MutexLock lock(&mu);
+    mu.AwaitWithTimeout(absl::Condition(this, &Impl::HasNews), kNothingWait);
   }
   TakeIncoming();
-  batcher.EndEpoch();
-  batcher.FailWaiting(absl::UnavailableError("the coordinator is shutting down"));
+  loop.FailAll(absl::UnavailableError("the coordinator is shutting down"));
   Publish();
 }
 
 void Scheduler::Impl::TakeIncoming() {
   absl::MutexLock lock(&mu);
-  for (auto& sequence : incoming) batcher.Add(std::move(sequence));
+  for (auto& sequence : incoming) loop.Add(std::move(sequence));
   incoming.clear();
   if (!std::exchange(probe_wanted, false)) return;
-  if (batcher.running() + batcher.waiting() > 0) return;  // their steps are the proof
+  if (loop.running() + loop.waiting() > 0) return;  // their steps are the proof
   GenerationInput input;
   input.prompt = {std::max(model.tokenizer->bos(), 0)};
   input.max_tokens = 1;
   auto probe = std::make_shared<Sequence>(SequenceId{++last_sequence}, 0, std::move(input),
                                           std::make_shared<Generation>(1), *model.tokenizer);
   probe->probe = true;
-  batcher.Add(std::move(probe));
+  loop.Add(std::move(probe));
 }
 
 void Scheduler::Impl::FollowEpoch() {
-  absl::StatusOr<PipelineCapacity> capacity = pipeline.Capacity();
-  if (capacity.ok() && over == capacity->epoch) {
-    capacity = absl::UnavailableError("a worker was lost; planning anew");
-  }
-  if (batcher.serving()) {
-    if (capacity.ok() && capacity->epoch == batcher.capacity().epoch) return;
-    EndEpoch(capacity.ok() ? absl::AbortedError("a new epoch began") : capacity.status());
-  }
+  const absl::Status serves = loop.FollowEpoch();
   const absl::Time now = clock.Now();
-  if (capacity.ok()) {
-    batcher.BeginEpoch(*capacity);
-    over.reset();
-    absl::MutexLock lock(&mu);
-    max_positions = Positions(*capacity, model.config.context);
+  absl::MutexLock lock(&mu);
+  if (serves.ok()) {
+    max_positions = loop.max_positions();
     outage_since = absl::InfiniteFuture();
     stats.reason.clear();
     return;
   }
-  absl::MutexLock lock(&mu);
-  stats.reason = std::string(capacity.status().message());
+  stats.reason = std::string(serves.message());
   if (outage_since == absl::InfiniteFuture()) outage_since = now;
   if (now - outage_since > options.outage_patience) {
-    batcher.FailWaiting(absl::UnavailableError(absl::StrCat(
+    loop.FailWaiting(absl::UnavailableError(absl::StrCat(
         "nothing served for ", absl::FormatDuration(options.outage_patience), ": ", stats.reason)));
   }
 }
 
-void Scheduler::Impl::EndEpoch(const absl::Status& why) {
-  over = batcher.capacity().epoch;
-  const size_t begun = batcher.EndEpoch();
-  metrics.replays.Increment(static_cast<double>(begun));
-  spdlog::log(begun > 0 ? spdlog::level::warn : spdlog::level::info,
-              "epoch {} is over, {} sequences will be replayed: {}", over->v, begun,
-              std::string(why.message()));
-  absl::MutexLock lock(&mu);
-  stats.replays += begun;
-}
-
-void Scheduler::Impl::SubmitSteps() {
-  batcher.DropCancelled();
-  while (const Batcher::StepInFlight* next = batcher.NextStep(clock.Now())) {
-    const Step& step = next->step;
-    Matrix hidden(step.tokens(), model.config.d_model);
-    absl::Status status = model.embedding.Lookup(next->Tokens(), hidden.ref());
-    if (status.ok()) status = pipeline.Submit(step, 0, std::move(hidden));
-    if (status.ok()) continue;
-    if (absl::IsAborted(status) || absl::IsUnavailable(status)) return EndEpoch(status);
-    spdlog::error("step {} was refused: {}", step.id.v, status.ToString());
-    const auto refused = batcher.Finish(step.epoch, step.id);
-    return batcher.FailStep(*refused, status);
-  }
-}
-
-void Scheduler::Impl::WaitForNews() {
-  if (batcher.in_flight() > 0) {
-    auto result = pipeline.NextResult(batcher.has_idle_stage() ? kIdleStageWait : kBusyWait);
-    if (result.has_value()) TakeResult(*std::move(result));
-    return;
-  }
-  while (pipeline.NextResult(absl::ZeroDuration()).has_value()) {
-    // Of an epoch that is over.
-  }
-  absl::MutexLock lock(&mu);
-  mu.AwaitWithTimeout(absl::Condition(this, &Impl::HasNews), kNothingWait);
-}
-
-void Scheduler::Impl::TakeResult(StepResult result) {
-  const auto step = batcher.Finish(result.epoch, result.id);
-  if (!step.has_value()) return;  // of an epoch that is over
-  if (absl::IsAborted(result.status) || absl::IsUnavailable(result.status)) {
-    return EndEpoch(result.status);
-  }
-  const size_t rows = step->step.tokens();
-  if (result.status.ok() && rows > 0 &&
-      (result.hidden.rows() != rows || result.hidden.cols() != model.config.d_model)) {
-    result.status = absl::InternalError("a step came back in another shape");
-  }
-  if (!result.status.ok()) {
-    spdlog::error("step {} failed: {}", result.id.v, result.status.ToString());
-    return batcher.FailStep(*step, result.status);
-  }
-  const absl::Time now = clock.Now();
-  metrics.steps.Increment();
-  metrics.step_seconds.Observe(absl::ToDoubleSeconds(now - step->submitted_at));
-  metrics.step_rows.Observe(static_cast<double>(rows));
-  TakeRows(*step, result.hidden);
-  metrics.head_seconds.Observe(absl::ToDoubleSeconds(clock.Now() - now));
-  batcher.Retire(*step);
-  absl::MutexLock lock(&mu);
-  ++stats.steps;
-  if (rows == 0) return;
-  last_success = now;
-  ++successes;
-}
-
-void Scheduler::Impl::TakeRows(const Batcher::StepInFlight& step, const Matrix& hidden) {
-  struct Row {
-    Sequence* sequence;
-    uint32_t position;
-    size_t row;
-  };
-  std::vector<Row> wanted;
-  size_t row = 0;
-  for (const Batcher::Part& part : step.parts) {
-    const bool cancelled = part.sequence->generation().cancelled();
-    for (uint32_t i = 0; i < part.span.tokens; ++i, ++row) {
-      const uint32_t position = part.span.first_position + i;
-      if (!cancelled && part.sequence->WantsLogits(position)) {
-        wanted.push_back({part.sequence.get(), position, row});
-      }
-    }
-  }
-  for (size_t begin = 0; begin < wanted.size(); begin += kHeadRows) {
-    const size_t count = std::min(kHeadRows, wanted.size() - begin);
-    Matrix in(count, hidden.cols());
-    Matrix logits(count, model.config.vocab);
-    for (size_t i = 0; i < count; ++i) {
-      const float* from = hidden.ref().row(wanted[begin + i].row);
-      std::copy(from, from + hidden.cols(), in.row(i));
-    }
-    model.head->Logits(in.ref(), logits.ref());
-    for (size_t i = 0; i < count; ++i) {
-      const auto& [sequence, position, row_in_step] = wanted[begin + i];
-      // First counted, then said: who has the token finds it in the metrics.
-      if (position + 1 == sequence->known() && !sequence->probe) CountToken(*sequence);
-      sequence->TakeLogits(position, {logits.row(i), logits.cols()});
-    }
-  }
-  for (const Batcher::Part& part : step.parts) {
-    part.sequence->TakePosition(part.span.first_position + part.span.tokens - 1);
-  }
-}
-
-void Scheduler::Impl::CountToken(Sequence& sequence) {
-  const absl::Time now = clock.Now();
-  if (sequence.last_token_at.has_value()) {
-    metrics.inter_token_seconds.Observe(absl::ToDoubleSeconds(now - *sequence.last_token_at));
-  } else {
-    metrics.first_token_seconds.Observe(absl::ToDoubleSeconds(now - sequence.arrived));
-  }
-  sequence.last_token_at = now;
-  metrics.generated_tokens.Increment();
-  absl::MutexLock lock(&mu);
-  ++stats.generated_tokens;
-  rate.Add(now, 1);
-}
-
 void Scheduler::Impl::Publish() {
-  const uint64_t kv_total = batcher.serving() ? batcher.capacity().chains[0].kv_tokens : 0;
-  metrics.running.Set(static_cast<double>(batcher.running()));
-  metrics.kv_reserved.Set(static_cast<double>(batcher.kv_reserved()));
-  metrics.kv_total.Set(static_cast<double>(kv_total));
-  metrics.steps_in_flight.Set(static_cast<double>(batcher.in_flight()));
+  metrics.running.Set(static_cast<double>(loop.running()));
+  metrics.kv_held.Set(static_cast<double>(loop.kv_tokens_held()));
+  metrics.kv_cached.Set(static_cast<double>(loop.kv_tokens_cached()));
+  metrics.kv_total.Set(static_cast<double>(loop.kv_tokens_total()));
+  metrics.steps_in_flight.Set(static_cast<double>(loop.in_flight()));
   {
     absl::MutexLock lock(&mu);
-    stats.serving = batcher.serving();
-    stats.queued = incoming.size() + batcher.waiting();
-    stats.running = batcher.running();
-    stats.kv_tokens_reserved = batcher.kv_reserved();
-    stats.kv_tokens_total = kv_total;
+    rate.Add(clock.Now(), loop.counts().generated_tokens - counts.generated_tokens);
+    counts = loop.counts();
+    stats.serving = loop.serving();
+    stats.queued = incoming.size() + loop.waiting();
+    stats.running = loop.running();
+    stats.kv_tokens_held = loop.kv_tokens_held();
+    stats.kv_tokens_cached = loop.kv_tokens_cached();
+    stats.kv_tokens_total = loop.kv_tokens_total();
     metrics.queued.Set(static_cast<double>(stats.queued));
   }
-  const size_t active = batcher.holding_kv();
+  const size_t active = loop.holding_kv();
   if (active != std::exchange(reported_active, active)) pipeline.SetActiveSequences(active);
 }
 
@@ -323,8 +176,9 @@ absl::Status Scheduler::Impl::Admissible(
 }
 
 Scheduler::Scheduler(const Clock& clock, ServedModel& model, Pipeline& pipeline,
-                     const SchedulerOptions& options, prometheus::Registry& registry)
-    : impl_(std::make_unique<Impl>(clock, model, pipeline, options, registry)) {
+                     const SchedulerOptions& options, prometheus::Registry& registry,
+                     const StepObservers& observers)
+    : impl_(std::make_unique<Impl>(clock, model, pipeline, options, registry, observers)) {
   impl_->FollowEpoch();
   impl_->Publish();
   impl_->thread = std::thread([impl = impl_.get()] { impl->Run(); });
@@ -371,15 +225,15 @@ absl::Status Scheduler::Probe(absl::Duration timeout) {
   Impl& impl = *impl_;
   absl::MutexLock lock(&impl.mu);
   if (!impl.stats.serving) return absl::UnavailableError(impl.stats.reason);
-  if (impl.clock.Now() - impl.last_success < kFreshSuccess) return absl::OkStatus();
-  const uint64_t seen = impl.successes;
+  if (impl.clock.Now() - impl.counts.last_pass < kFreshPass) return absl::OkStatus();
+  const uint64_t seen = impl.counts.passes;
   impl.probe_wanted = true;
   const auto decided = [&impl, seen] {
     impl.mu.AssertReaderHeld();
-    return impl.successes != seen || !impl.stats.serving || impl.stop;
+    return impl.counts.passes != seen || !impl.stats.serving || impl.stop;
   };
   impl.mu.AwaitWithTimeout(absl::Condition(&decided), timeout);
-  if (impl.successes != seen) return absl::OkStatus();
+  if (impl.counts.passes != seen) return absl::OkStatus();
   if (!impl.stats.serving) return absl::UnavailableError(impl.stats.reason);
   return absl::DeadlineExceededError(
       absl::StrCat("no step came back through all stages within ", absl::FormatDuration(timeout)));
@@ -398,6 +252,10 @@ bool Scheduler::WaitIdle(absl::Duration timeout) const {
 SchedulerStats Scheduler::Stats() const {
   absl::MutexLock lock(&impl_->mu);
   SchedulerStats stats = impl_->stats;
+  stats.generated_tokens = impl_->counts.generated_tokens;
+  stats.steps = impl_->counts.steps;
+  stats.replays = impl_->counts.replays;
+  stats.preemptions = impl_->counts.preemptions;
   stats.generated_tokens_per_second = impl_->rate.PerSecond(impl_->clock.Now());
   return stats;
 }

@@ -16,6 +16,7 @@
 #include "coordinator/generation.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/served_model.h"
+#include "coordinator/step_observers.h"
 #include "prometheus/registry.h"
 
 namespace efedllm {
@@ -36,13 +37,15 @@ struct SchedulerStats {
   std::string reason;  // why it doesn't serve; else empty
   size_t queued = 0;   // sequences
   size_t running = 0;
-  uint64_t kv_tokens_reserved = 0;
+  uint64_t kv_tokens_held = 0;    // by what runs, in whole pages
+  uint64_t kv_tokens_cached = 0;  // by prefixes that nobody needs now
   uint64_t kv_tokens_total = 0;
   uint64_t prompt_tokens = 0;  // since the start
   uint64_t generated_tokens = 0;
   double generated_tokens_per_second = 0;  // over the last 10 s
   uint64_t steps = 0;
-  uint64_t replays = 0;  // sequences that were computed anew because an epoch ended
+  uint64_t replays = 0;      // sequences that were computed anew because an epoch ended
+  uint64_t preemptions = 0;  // sequences that made room for others, and came back
 };
 
 // Thread-safe. One thread of its own drives the pipeline, the head and the samplers. What a
@@ -51,7 +54,8 @@ class Scheduler {
  public:
   // Everything is borrowed and outlives this. model's head is used by the scheduler's thread only.
   Scheduler(const Clock& clock, ServedModel& model, Pipeline& pipeline,
-            const SchedulerOptions& options, prometheus::Registry& registry);
+            const SchedulerOptions& options, prometheus::Registry& registry,
+            const StepObservers& observers = {});
   ~Scheduler();  // stops at once: what runs fails with Unavailable
 
   // Positions that one sequence may have, prompt and output together: the model's context, or less

@@ -24,7 +24,9 @@ struct SchedulerMetrics {
   prometheus::Counter& replays;
   prometheus::Gauge& queued;
   prometheus::Gauge& running;
-  prometheus::Gauge& kv_reserved;
+  prometheus::Counter& preemptions;
+  prometheus::Gauge& kv_held;
+  prometheus::Gauge& kv_cached;
   prometheus::Gauge& kv_total;
   prometheus::Gauge& steps_in_flight;
   prometheus::Histogram& step_seconds;

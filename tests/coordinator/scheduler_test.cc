@@ -48,8 +48,10 @@ class SchedulerTest : public testing::Test {
   void TearDown() override {
     if (pipeline_ == nullptr) return;
     EXPECT_TRUE(scheduler_->WaitIdle(absl::Seconds(30)));
-    EXPECT_TRUE(Eventually([&] { return pipeline_->sequences() == 0; })) << "KV is left behind";
-    EXPECT_TRUE(Eventually([&] { return scheduler_->Stats().kv_tokens_reserved == 0; }));
+    EXPECT_TRUE(Eventually([&] { return scheduler_->Stats().kv_tokens_held == 0; }));
+    EXPECT_TRUE(Eventually([&] {
+      return pipeline_->kv_tokens() == scheduler_->Stats().kv_tokens_cached;
+    })) << "KV is left behind that nobody remembers";
     EXPECT_TRUE(Eventually([&] { return pipeline_->active() == 0; }));
     EXPECT_THAT(pipeline_->violations(), IsEmpty());
     scheduler_.reset();
@@ -194,7 +196,10 @@ TEST_F(SchedulerTest, AClientThatLeavesFreesItsKvWithTheNextStep) {
   const auto leaving = Submit(Ask("Twice", 300));
   ASSERT_TRUE(leaving->Next(absl::Seconds(10)).has_value());
   leaving->Cancel();
-  ASSERT_TRUE(Eventually([&] { return pipeline_->sequences() <= 1; }));
+  ASSERT_TRUE(Eventually([&] {
+    const SchedulerStats stats = scheduler_->Stats();
+    return stats.running == 1 && stats.kv_tokens_held <= 320;
+  }));
   EXPECT_EQ(Collect(*staying).tokens.size(), 300u);
 }
 
@@ -203,7 +208,8 @@ TEST_F(SchedulerTest, ACancelledRequestIsReleasedThoughNothingElseRuns) {
   const auto generation = Submit(Ask("Once", 900));
   ASSERT_TRUE(generation->Next(absl::Seconds(10)).has_value());
   generation->Cancel();
-  ASSERT_TRUE(Eventually([&] { return pipeline_->sequences() == 0; }));
+  ASSERT_TRUE(Eventually([&] { return scheduler_->Stats().kv_tokens_held == 0; }));
+  ASSERT_TRUE(Eventually([&] { return pipeline_->active() == 0; }));
   const Step last = pipeline_->steps().back();
   EXPECT_TRUE(last.spans.empty());
   EXPECT_EQ(last.trims.size(), 1u);
@@ -235,6 +241,120 @@ TEST_F(SchedulerTest, NobodyRunsOutOfKvHalfWay) {
   for (const auto& generation : generations) {
     EXPECT_EQ(Collect(*generation).tokens.size(), 100u);
   }
+}
+
+TEST_F(SchedulerTest, WhenKvRunsOutTheLaterOnesMakeRoomAndComeBack) {
+  std::vector<GenerationInput> inputs;
+  std::vector<Outcome> alone;
+  for (uint64_t i = 0; i < 6; ++i) {
+    inputs.push_back(Ask("Once upon a time " + std::to_string(i), 200));
+    inputs.back().sampling.temperature = 1;
+    inputs.back().sampling.seed = i;
+    alone.push_back(Alone(inputs.back()));
+  }
+  Start(/*stages=*/2, /*kv_tokens=*/576);  // two and a half of them
+  std::vector<std::shared_ptr<Generation>> generations;
+  for (const GenerationInput& input : inputs) generations.push_back(Submit(input));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    EXPECT_EQ(Collect(*generations[i]).tokens, alone[i].tokens) << i;
+  }
+  EXPECT_GT(scheduler_->Stats().preemptions, 0u);
+}
+
+TEST_F(SchedulerTest, ASecondRequestComputesOnlyWhatIsNew) {
+  const GenerationInput first = Ask(LongText(150), 10);
+  GenerationInput second = first;
+  second.prompt.push_back(300);
+  const Outcome alone = Alone(second);
+  Start(/*stages=*/2);
+  EXPECT_TRUE(Collect(*Submit(first)).status.ok());
+  const size_t steps = pipeline_->steps().size();
+  const auto generation = Submit(second);
+  uint32_t cached = 0;
+  Outcome outcome;
+  while (auto event = generation->Next(absl::Seconds(10))) {
+    cached = event->cached_tokens;
+    outcome.tokens.push_back(event->token->token);
+  }
+  EXPECT_EQ(outcome.tokens, alone.tokens);
+  EXPECT_EQ(cached, second.prompt.size() - 1);
+  size_t computed = 0;
+  for (size_t i = steps; i < pipeline_->steps().size(); ++i) {
+    computed += pipeline_->steps()[i].tokens();
+  }
+  EXPECT_EQ(computed, 10u);
+}
+
+TEST_F(SchedulerTest, RequestsAtOnceComputeACommonPrefixOnce) {
+  const GenerationInput input = Ask(LongText(200), 4);
+  const Outcome alone = Alone(input);
+  Start(/*stages=*/2, /*kv_tokens=*/16384);
+  pipeline_->Hold(true);
+  std::vector<std::shared_ptr<Generation>> generations;
+  for (int i = 0; i < 8; ++i) generations.push_back(Submit(input));
+  ASSERT_TRUE(Eventually([&] { return scheduler_->Stats().running == 8; }));
+  pipeline_->Hold(false);
+  for (const auto& generation : generations) {
+    EXPECT_EQ(Collect(*generation).tokens, alone.tokens);
+  }
+  size_t computed = 0;
+  for (const Step& step : pipeline_->steps()) computed += step.tokens();
+  EXPECT_LT(computed, input.prompt.size() + 8 * (4 + 64));
+}
+
+TEST_F(SchedulerTest, AClientMayKeepItsPromptOutOfTheCache) {
+  GenerationInput input = Ask(LongText(100), 2);
+  input.cache_prompt = false;
+  Start();
+  EXPECT_TRUE(Collect(*Submit(input)).status.ok());
+  EXPECT_TRUE(Eventually([&] { return pipeline_->sequences() == 0; }));
+  EXPECT_EQ(scheduler_->Stats().kv_tokens_cached, 0u);
+}
+
+TEST_F(SchedulerTest, TheMoreImportantRunsFirstAndTakesAPlace) {
+  options_.max_sequences = 1;
+  Start();
+  const GenerationInput input = Ask("Once", 200);
+  GenerationInput important = Ask("Twice", 3);
+  important.priority = 5;
+  const Outcome alone = Alone(input);
+  const auto early = Submit(input);
+  auto first = early->Next(absl::Seconds(10));
+  ASSERT_TRUE(first.has_value());
+  EXPECT_EQ(Collect(*Submit(important)).tokens.size(), 3u);
+  EXPECT_FALSE(early->done());
+  Outcome rest = Collect(*early);
+  rest.tokens.insert(rest.tokens.begin(), first->token->token);
+  EXPECT_EQ(rest.tokens, alone.tokens);
+}
+
+TEST_F(SchedulerTest, OwnersTakeTurnsHoweverManyRequestsTheyHave) {
+  options_.max_sequences = 1;
+  Start();
+  pipeline_->Hold(true);
+  std::vector<std::shared_ptr<Generation>> many;
+  for (int i = 0; i < 10; ++i) {
+    GenerationInput input = Ask("Once", 5);
+    input.owner = "a";
+    many.push_back(Submit(input));
+  }
+  GenerationInput input = Ask("Twice", 5);
+  input.owner = "b";
+  const auto one = Submit(input);
+  pipeline_->Hold(false);
+  EXPECT_EQ(Collect(*one).tokens.size(), 5u);
+  EXPECT_FALSE(many.back()->done()) << "b waited behind all of a's";
+  for (const auto& generation : many) EXPECT_EQ(Collect(*generation).tokens.size(), 5u);
+}
+
+TEST_F(SchedulerTest, ARequestEndsAtItsDeadline) {
+  Start();
+  GenerationInput input = Ask("Once", 900);
+  pipeline_->Hold(true);
+  input.deadline = absl::Now() + absl::Milliseconds(50);
+  const auto running = Submit(input);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Collect(*running).status));
+  pipeline_->Hold(false);
 }
 
 TEST_F(SchedulerTest, RefusesWhatCanNeverFit) {

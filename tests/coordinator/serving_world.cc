@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/check.h"
@@ -77,20 +78,21 @@ absl::Status FakePipeline::Submit(Step step, size_t /*chain*/, Matrix hidden) {
   for (const SequenceTrim& trim : step.trims) Trim(trim);
   for (const SequenceFork& fork : step.forks) {
     const auto parent = kv_.find(fork.parent);
-    Check(fork.tokens > 0 && parent != kv_.end() && parent->second.size() >= fork.tokens,
+    Check(fork.tokens > 0 && parent != kv_.end() && parent->second.states.size() >= fork.tokens,
           "a fork's parent holds its tokens");
     Check(!kv_.contains(fork.sequence), "a fork's child holds no KV");
-    const auto states = parent->second;
-    kv_[fork.sequence] = {states.begin(), states.begin() + fork.tokens};
+    FakeKv child = parent->second;
+    child.states.resize(fork.tokens);
+    child.pages.resize(fork.tokens / 64);  // a page that it shares in part, it copies
+    child.FitPages();
+    kv_[fork.sequence] = std::move(child);
   }
   size_t row = 0;
   for (const SequenceSpan& span : step.spans) {
     Compute(span, row, hidden);
     row += span.tokens;
   }
-  uint64_t kv_tokens = 0;
-  for (const auto& [id, states] : kv_) kv_tokens += (states.size() + 63) / 64 * 64;
-  Check(kv_tokens <= capacity_.chains[0].kv_tokens, "KV memory");
+  Check(KvTokens() <= capacity_.chains[0].kv_tokens, "KV memory");
 
   StepResult result;
   result.epoch = step.epoch;
@@ -110,13 +112,28 @@ void FakePipeline::Trim(const SequenceTrim& trim) {
   if (sequence == kv_.end()) return;
   if (trim.length == 0) {
     kv_.erase(sequence);
-  } else if (sequence->second.size() > trim.length) {
-    sequence->second.resize(trim.length);
+  } else if (sequence->second.states.size() > trim.length) {
+    sequence->second.states.resize(trim.length);
+    sequence->second.FitPages();
   }
 }
 
+void FakePipeline::FakeKv::FitPages() {
+  const size_t before = pages.size();
+  pages.resize((states.size() + 63) / 64);
+  for (size_t i = before; i < pages.size(); ++i) pages[i] = std::make_shared<int>(0);
+}
+
+uint64_t FakePipeline::KvTokens() const {
+  absl::flat_hash_set<int*> pages;
+  for (const auto& [id, kv] : kv_) {
+    for (const auto& page : kv.pages) pages.insert(page.get());
+  }
+  return pages.size() * 64;
+}
+
 void FakePipeline::Compute(const SequenceSpan& span, size_t row, Matrix& hidden) {
-  auto& states = kv_[span.sequence];
+  auto& states = kv_[span.sequence].states;
   Check(span.tokens > 0, "spans have tokens");
   Check(span.first_position <= states.size(), "no gap in the KV");
   states.resize(std::min<size_t>(states.size(), span.first_position));
@@ -130,6 +147,7 @@ void FakePipeline::Compute(const SequenceSpan& span, size_t row, Matrix& hidden)
     }
     states.emplace_back(x, x + hidden.cols());
   }
+  kv_[span.sequence].FitPages();
 }
 
 std::optional<StepResult> FakePipeline::NextResult(absl::Duration timeout) {
@@ -191,6 +209,11 @@ std::vector<Step> FakePipeline::steps() const {
 size_t FakePipeline::sequences() const {
   absl::MutexLock lock(&mu_);
   return kv_.size();
+}
+
+uint64_t FakePipeline::kv_tokens() const {
+  absl::MutexLock lock(&mu_);
+  return KvTokens();
 }
 
 size_t FakePipeline::active() const {

@@ -61,11 +61,20 @@ class FakePipeline final : public Pipeline {
 
   std::vector<std::string> violations() const ABSL_LOCKS_EXCLUDED(mu_);
   std::vector<Step> steps() const ABSL_LOCKS_EXCLUDED(mu_);
-  size_t sequences() const ABSL_LOCKS_EXCLUDED(mu_);  // that hold KV
+  size_t sequences() const ABSL_LOCKS_EXCLUDED(mu_);    // that hold KV
+  uint64_t kv_tokens() const ABSL_LOCKS_EXCLUDED(mu_);  // in whole pages, shared ones once
   size_t active() const ABSL_LOCKS_EXCLUDED(mu_);
   size_t most_in_flight() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
+  struct FakeKv {
+    std::vector<std::vector<float>> states;
+    std::vector<std::shared_ptr<int>> pages;  // who shares which
+
+    void FitPages();
+  };
+
+  uint64_t KvTokens() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   void Check(bool ok, const std::string& what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Trim(const SequenceTrim& trim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Compute(const SequenceSpan& span, size_t row, Matrix& hidden)
@@ -78,7 +87,7 @@ class FakePipeline final : public Pipeline {
   std::string unavailable_ ABSL_GUARDED_BY(mu_);
   bool hold_ ABSL_GUARDED_BY(mu_) = false;
   absl::Status fail_next_ ABSL_GUARDED_BY(mu_);
-  absl::flat_hash_map<SequenceId, std::vector<std::vector<float>>> kv_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<SequenceId, FakeKv> kv_ ABSL_GUARDED_BY(mu_);
   std::deque<StepResult> results_ ABSL_GUARDED_BY(mu_);
   std::vector<Step> steps_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> violations_ ABSL_GUARDED_BY(mu_);
