@@ -7,6 +7,7 @@
 #include "app/ctl_bench.h"
 #include "app/ctl_eval.h"
 #include "app/ctl_model.h"
+#include "app/ctl_plan.h"
 #include "app/ctl_tokenize.h"
 #include "common/logging.h"
 
@@ -31,7 +32,9 @@ int Main(int argc, char** argv) {
   efedllm::AddBenchCommand(app, exit_code);
   efedllm::AddEvalCommand(app, exit_code);
   efedllm::AddModelCommand(app, exit_code);
+  efedllm::AddPlanCommand(app, exit_code);
   efedllm::AddTokenizeCommand(app, exit_code);
+  efedllm::AddTraceCommand(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -1,0 +1,1 @@
+// Removed once there are tests beside it.
