@@ -102,8 +102,7 @@ PlannerInput SimPlannerInput(const SimSpec& spec) {
   input.links = Links(spec);
   PlannerRules& rules = input.rules;
   rules.kv_tokens_least = Pages(spec.rules.context);
-  rules.kv_tokens_wanted = spec.load.streams * Pages(uint64_t{spec.load.prompt_tokens.most} +
-                                                     spec.load.output_tokens.most);
+  rules.kv_tokens_wanted = rules.kv_tokens_least * spec.rules.max_sequences;
   rules.layout = spec.rules.layout;
   rules.streams = spec.load.streams;
   rules.row_bytes = spec.model.d_model * spec.rules.bytes_per_value;

@@ -112,6 +112,7 @@ json SimResultJson(const SimSpec& spec, const SimResult& result) {
           {"seconds", result.seconds},
           {"requests", result.requests},
           {"most_running", result.most_running},
+          {"preemptions", result.preemptions},
           {"prompt_tokens", result.prompt_tokens},
           {"output_tokens", result.output_tokens},
           {"steps", result.steps},
@@ -145,6 +146,9 @@ std::string SimResultText(const SimSpec& spec, const SimResult& result) {
   std::string load =
       absl::StrCat(result.requests, " requests, at most ", result.most_running, " at once; ",
                    result.prompt_tokens, " prompt and ", result.output_tokens, " output tokens");
+  if (result.preemptions > 0) {
+    absl::StrAppend(&load, "; ", result.preemptions, " times one made room when KV ran out");
+  }
   absl::StrAppend(&text, Line("load", load));
   absl::StrAppend(
       &text,

@@ -84,6 +84,7 @@ SimResult SimStatistics::Summary(const std::vector<SimRequest>& requests) const 
   result.steps = steps;
   result.events = events;
   result.most_running = most_running;
+  result.preemptions = preemptions;
   result.rows_per_step = steps > 0 ? static_cast<double>(rows) / static_cast<double>(steps) : 0;
   if (timeline_.empty()) return result;
   result.seconds = timeline_.back().first - begun;

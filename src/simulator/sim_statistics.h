@@ -19,6 +19,7 @@ struct SimStatistics {
   uint64_t steps = 0;
   uint64_t rows = 0;
   uint32_t most_running = 0;
+  uint64_t preemptions = 0;
   std::vector<float> gaps;  // between two tokens of a request
 
   // `count` tokens came out at `now`.

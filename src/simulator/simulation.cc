@@ -104,6 +104,7 @@ class Engine {
   void OnArrival(uint32_t request);
   void Admit();
   void Submit();
+  void Requeue(const std::vector<uint32_t>& preempted);
   uint32_t Keep(SimStep step);
   double FrameBytes(const SimStep& step, size_t leg) const;
   void SendLeg(uint32_t step, uint32_t half);
@@ -133,7 +134,6 @@ class Engine {
   uint32_t next_request_ = 0;   // that a stream sends next
   std::vector<SimStep> steps_;  // in flight, by number
   std::vector<uint32_t> free_steps_;
-  std::vector<uint32_t> got_token_;
   SimStatistics statistics_;
 };
 
@@ -216,8 +216,8 @@ void Engine::Admit() {
     const SimRequest& request = requests_[waiting_.front()];
     std::optional<size_t> best;
     for (size_t chain = 0; chain < schedulers_.size(); ++chain) {
-      if (!schedulers_[chain].HasRoom(request)) continue;
-      if (!best || schedulers_[chain].running() < schedulers_[*best].running()) best = chain;
+      if (!schedulers_[chain].Fits(request)) continue;
+      if (!best || schedulers_[chain].load() < schedulers_[*best].load()) best = chain;
     }
     if (!best) return;  // nobody overtakes
     chain_of_[waiting_.front()] = *best;
@@ -237,6 +237,18 @@ void Engine::Submit() {
       statistics_.rows += step->work.rows;
       SendLeg(Keep(*std::move(step)), 0);
     }
+    Requeue(schedulers_[chain].TakePreempted());
+  }
+}
+
+// In the order of arrival, before those that came later.
+void Engine::Requeue(const std::vector<uint32_t>& preempted) {
+  for (const uint32_t request : preempted) {
+    --running_;
+    ++statistics_.preemptions;
+    waiting_.insert(std::find_if(waiting_.begin(), waiting_.end(),
+                                 [&](uint32_t other) { return other > request; }),
+                    request);
   }
 }
 
@@ -299,12 +311,9 @@ void Engine::OnHeadDone(uint32_t number) {
   ChainScheduler& scheduler = schedulers_[step.chain];
   scheduler.Finish(step, step.arrived_at_stage - step.submitted,
                    head_cost_.HeadSeconds(step.work.head_rows));
-  got_token_.clear();
-  scheduler.TakeTokens(step, got_token_);
-  for (const uint32_t request : got_token_) OnToken(request);
-  if (!got_token_.empty()) {
-    statistics_.OnTokens(now_, got_token_.size(), servers_);
-  }
+  const std::vector<uint32_t> got_token = scheduler.GetToken(step);
+  for (const uint32_t request : got_token) OnToken(request);
+  if (!got_token.empty()) statistics_.OnTokens(now_, got_token.size(), servers_);
   free_steps_.push_back(number);
   Submit();
 }
@@ -317,8 +326,9 @@ void Engine::OnToken(uint32_t number) {
     statistics_.gaps.push_back(static_cast<float>(now_ - request.last_token));
   }
   request.last_token = now_;
-  if (++request.generated < request.output_tokens) return;
-  schedulers_[chain_of_[number]].Retire(number);
+  ChainScheduler& scheduler = schedulers_[chain_of_[number]];
+  if (++request.generated < request.output_tokens) return scheduler.Extend(number);
+  scheduler.Retire(number);
   --running_;
   if (next_request_ < requests_.size()) Schedule(now_, EventKind::kArrival, next_request_++, 0);
 }

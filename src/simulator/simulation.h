@@ -43,6 +43,7 @@ struct SimResult {
   double seconds = 0;               // from the first request to the last token
   uint32_t requests = 0;
   uint32_t most_running = 0;
+  uint64_t preemptions = 0;  // of sequences that made room when KV ran out
   uint64_t prompt_tokens = 0;
   uint64_t output_tokens = 0;
   uint64_t steps = 0;

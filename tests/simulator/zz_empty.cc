@@ -1,1 +1,0 @@
-// Removed once there are tests beside it.
