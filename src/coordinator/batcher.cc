@@ -206,6 +206,11 @@ bool Batcher::TakeSpan(const std::shared_ptr<Sequence>& sequence, uint32_t token
                        StepInFlight& next) {
   auto running = Find(*sequence);
   if (running == running_.end()) return false;  // it had to make room
+  if (sequence->ready() > sequence->known()) {  // guesses push nobody out of memory
+    const uint64_t has = PrefixCache::Pages(running->lease);
+    const uint64_t wants = PagesFor(uint64_t{sequence->submitted()} + tokens);
+    if (wants > has && kv_.held_pages() + (wants - has) > kv_.pages()) tokens = 1;
+  }
   const SequenceSpan span{running->lease.id(), sequence->submitted(), tokens};
   if (!MakeRoom(*sequence, span.first_position + tokens, next)) return false;
   running = Find(*sequence);

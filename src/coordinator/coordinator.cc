@@ -272,8 +272,9 @@ absl::Status Coordinator::Parts::Serve() {
   });
   cluster_metrics = std::make_unique<ClusterMetrics>(
       clock, [this] { return keeper->Status(); }, *stage_meters);
-  scheduler = std::make_unique<Scheduler>(clock, *model, *pipeline, options.scheduler, registry,
-                                          StepObservers{&traces, stage_meters.get()});
+  scheduler =
+      std::make_unique<Scheduler>(clock, *model, *pipeline, options.scheduler, registry,
+                                  StepObservers{&traces, stage_meters.get()}, draft_model.get());
   api = std::make_unique<OpenAiApi>(clock, *model, *scheduler, registry, cluster_metrics.get());
   admin_service = std::make_unique<AdminService>(
       clock, *keeper, *scheduler, *tokens, traces, *stage_meters,

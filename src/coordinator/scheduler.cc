@@ -26,14 +26,15 @@ constexpr absl::Duration kFreshPass = absl::Seconds(1);
 
 struct Scheduler::Impl {
   Impl(const Clock& clock, ServedModel& model, Pipeline& pipeline, const SchedulerOptions& options,
-       prometheus::Registry& registry, const StepObservers& observers)
+       prometheus::Registry& registry, const StepObservers& observers, DraftModel* draft_model)
       : clock(clock),
         model(model),
         pipeline(pipeline),
         options(options),
         metrics(registry),
-        loop(clock, model, pipeline, {options.max_sequences, options.max_step_tokens}, metrics,
-             observers) {}
+        speculator(draft_model, registry),
+        loop(clock, model, pipeline, {options.max_sequences, options.max_step_tokens}, speculator,
+             metrics, observers) {}
 
   // The thread, and its parts in their order.
   void Run();
@@ -58,6 +59,7 @@ struct Scheduler::Impl {
   SchedulerMetrics metrics;
 
   // The thread's own.
+  Speculator speculator;
   ServingLoop loop;
   size_t reported_active = 0;
 
@@ -177,8 +179,9 @@ absl::Status Scheduler::Impl::Admissible(
 
 Scheduler::Scheduler(const Clock& clock, ServedModel& model, Pipeline& pipeline,
                      const SchedulerOptions& options, prometheus::Registry& registry,
-                     const StepObservers& observers)
-    : impl_(std::make_unique<Impl>(clock, model, pipeline, options, registry, observers)) {
+                     const StepObservers& observers, DraftModel* draft_model)
+    : impl_(std::make_unique<Impl>(clock, model, pipeline, options, registry, observers,
+                                   draft_model)) {
   impl_->FollowEpoch();
   impl_->Publish();
   impl_->thread = std::thread([impl = impl_.get()] { impl->Run(); });

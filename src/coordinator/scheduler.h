@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/clock.h"
+#include "coordinator/draft_model.h"
 #include "coordinator/generation.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/served_model.h"
@@ -52,10 +53,11 @@ struct SchedulerStats {
 // sequence yields depends on its own input alone: not on batch mates, chunking, stages or replays.
 class Scheduler {
  public:
-  // Everything is borrowed and outlives this. model's head is used by the scheduler's thread only.
+  // Everything is borrowed and outlives this. model's head and the draft model (null: none) are
+  // used by the scheduler's thread only.
   Scheduler(const Clock& clock, ServedModel& model, Pipeline& pipeline,
             const SchedulerOptions& options, prometheus::Registry& registry,
-            const StepObservers& observers = {});
+            const StepObservers& observers = {}, DraftModel* draft_model = nullptr);
   ~Scheduler();  // stops at once: what runs fails with Unavailable
 
   // Positions that one sequence may have, prompt and output together: the model's context, or less

@@ -29,9 +29,15 @@ void Fail(Sequence& sequence, const absl::Status& status) {
 }  // namespace
 
 ServingLoop::ServingLoop(const Clock& clock, ServedModel& model, Pipeline& pipeline,
-                         const ServingLimits& limits, SchedulerMetrics& metrics,
-                         const StepObservers& observers)
-    : clock_(clock), model_(model), pipeline_(pipeline), limits_(limits), metrics_(metrics), observers_(observers) {}
+                         const ServingLimits& limits, Speculator& speculator,
+                         SchedulerMetrics& metrics, const StepObservers& observers)
+    : clock_(clock),
+      model_(model),
+      pipeline_(pipeline),
+      limits_(limits),
+      speculator_(speculator),
+      metrics_(metrics),
+      observers_(observers) {}
 
 absl::Status ServingLoop::FollowEpoch() {
   absl::StatusOr<PipelineCapacity> capacity = pipeline_.Capacity();
@@ -175,9 +181,15 @@ void ServingLoop::SendSteps() {
 }
 
 void ServingLoop::SendStepsOf(Batcher& chain) {
+  const auto draft = [this](const Batcher::Decodes& decodes) {
+    const auto rows = static_cast<uint32_t>(decodes.sequences.size());
+    speculator_.Draft(decodes.sequences, {.seconds = decodes.seconds,
+                                          .rows = rows,
+                                          .tokens = static_cast<double>(rows),
+                                          .room = decodes.room});
+  };
   while (true) {
-    const Batcher::StepInFlight* next =
-        chain.NextStep(StepId{last_step_ + 1}, clock_.Now(), [](const Batcher::Decodes&) {});
+    const Batcher::StepInFlight* next = chain.NextStep(StepId{last_step_ + 1}, clock_.Now(), draft);
     Requeue(chain.TakePreempted());
     if (next == nullptr) return;
     ++last_step_;
@@ -261,13 +273,11 @@ void ServingLoop::TakeRows(Batcher& chain, const Batcher::StepInFlight& step,
   };
   const absl::Time begin = clock_.Now();
   std::vector<Row> wanted;
-  std::vector<Sequence*> current;
   size_t row = 0;
   for (const Batcher::Part& part : step.parts) {
     const size_t first = row;
     row += part.span.tokens;
     if (part.sequence->generation().cancelled() || !chain.IsCurrent(part)) continue;
-    current.push_back(part.sequence.get());
     for (uint32_t i = 0; i < part.span.tokens; ++i) {
       const uint32_t position = part.span.first_position + i;
       if (part.sequence->WantsLogits(position)) {
@@ -294,6 +304,7 @@ void ServingLoop::TakeRows(Batcher& chain, const Batcher::StepInFlight& step,
   for (const Batcher::Part& part : step.parts) {
     if (!chain.IsCurrent(part)) continue;
     part.sequence->TakePosition(part.span.first_position + part.span.tokens - 1);
+    speculator_.Observe(*part.sequence);
   }
   if (wanted.empty()) return;
   const absl::Duration took = clock_.Now() - begin;

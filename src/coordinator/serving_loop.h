@@ -18,6 +18,7 @@
 #include "coordinator/sequence.h"
 #include "coordinator/served_model.h"
 #include "coordinator/serving_metrics.h"
+#include "coordinator/speculator.h"
 #include "coordinator/step_observers.h"
 
 namespace efedllm {
@@ -42,7 +43,7 @@ class ServingLoop {
  public:
   // Everything is borrowed and outlives this.
   ServingLoop(const Clock& clock, ServedModel& model, Pipeline& pipeline,
-              const ServingLimits& limits, SchedulerMetrics& metrics,
+              const ServingLimits& limits, Speculator& speculator, SchedulerMetrics& metrics,
               const StepObservers& observers);
 
   void Add(std::shared_ptr<Sequence> sequence) { waiting_.Push(std::move(sequence)); }
@@ -91,6 +92,7 @@ class ServingLoop {
   ServedModel& model_;
   Pipeline& pipeline_;
   const ServingLimits limits_;
+  Speculator& speculator_;
   SchedulerMetrics& metrics_;
   const StepObservers observers_;
 
