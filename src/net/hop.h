@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -52,7 +53,7 @@ class HopReceiver {
   ~HopReceiver();
 
   // Before BuildAndStart. Bounds the messages of the server's other services by max_frame_bytes
-  // too.
+  // too, or by what link_probe.h sends where that is more.
   void Register(grpc::ServerBuilder& builder);
 
   // The next frame of the upstream's streams; frames of a stream in order. One thread at a time.
@@ -64,6 +65,8 @@ class HopReceiver {
   // nobody's. A stream that another peer opens later waits unread for the next SetUpstream, so that
   // the two ends of an edge may hear of a new plan in any order. Thread-safe.
   void SetUpstream(std::optional<NodeId> peer);
+  // The same for several peers at once.
+  void SetUpstreams(std::vector<NodeId> peers);
 
   // Wakes Next for good and ends all streams. Call it before grpc::Server::Shutdown, which waits
   // for that end.

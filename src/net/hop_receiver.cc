@@ -16,7 +16,8 @@
 namespace efedllm {
 namespace {
 
-constexpr size_t kMaxStreams = 16;  // one upstream needs one, and two while it reconnects
+// Beside those that upstreams need: one each, and two while it reconnects.
+constexpr size_t kSpareStreams = 14;
 // Frames of a stream that wait for Next: one more than the one being computed is enough to keep
 // the transport busy, and the rest is held back at the sender.
 constexpr size_t kReadAhead = 2;
@@ -58,7 +59,7 @@ struct HopReceiver::Impl final : grpc::CallbackGenericService {
 
   absl::Mutex mu;
   bool stopped ABSL_GUARDED_BY(mu) = false;
-  std::optional<NodeId> upstream ABSL_GUARDED_BY(mu);
+  std::vector<NodeId> upstreams ABSL_GUARDED_BY(mu);  // sorted
   std::map<Stream*, std::unique_ptr<Stream>> streams ABSL_GUARDED_BY(mu);
   std::deque<ReadyFrame> ready ABSL_GUARDED_BY(mu);  // of the upstream; kReadAhead a stream
 
@@ -75,6 +76,9 @@ struct HopReceiver::Impl final : grpc::CallbackGenericService {
   void Read(Stream& stream) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void End(Stream& stream, const grpc::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void EndOthers(const grpc::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  bool IsUpstream(NodeId peer) const ABSL_SHARED_LOCKS_REQUIRED(mu) {
+    return std::binary_search(upstreams.begin(), upstreams.end(), peer);
+  }
   bool ReadyOrStopped() const ABSL_SHARED_LOCKS_REQUIRED(mu) { return stopped || !ready.empty(); }
 };
 
@@ -103,10 +107,10 @@ void HopReceiver::Impl::Admit(Stream& stream, const grpc::GenericCallbackServerC
       End(*other, {grpc::StatusCode::ABORTED, "replaced by a newer stream"});
     }
   }
-  if (streams.size() > kMaxStreams) {
+  if (streams.size() > kSpareStreams + 2 * std::max<size_t>(upstreams.size(), 1)) {
     return End(stream, {grpc::StatusCode::RESOURCE_EXHAUSTED, "too many streams into this node"});
   }
-  if (*peer == upstream) Read(stream);
+  if (IsUpstream(*peer)) Read(stream);
 }
 
 void HopReceiver::Impl::Read(Stream& stream) {
@@ -122,10 +126,10 @@ void HopReceiver::Impl::End(Stream& stream, const grpc::Status& why) {
 
 void HopReceiver::Impl::EndOthers(const grpc::Status& why) {
   for (auto& [stream, owned] : streams) {
-    if (stream->peer != upstream) End(*stream, why);
+    if (!IsUpstream(stream->peer)) End(*stream, why);
   }
   const auto is_of_others = [this](const ReadyFrame& frame) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    return frame.frame.peer != upstream;
+    return !IsUpstream(frame.frame.peer);
   };
   ready.erase(std::remove_if(ready.begin(), ready.end(), is_of_others), ready.end());
 }
@@ -134,6 +138,9 @@ void HopReceiver::Impl::OnRead(Stream& stream, bool ok) {
   absl::MutexLock lock(&mu);
   if (stream.state == State::kEnding) return;
   if (!ok) return End(stream, grpc::Status::OK);
+  if (stream.frame.Length() > max_frame_bytes) {
+    return End(stream, {grpc::StatusCode::RESOURCE_EXHAUSTED, "a frame larger than any step's"});
+  }
   ready.push_back({&stream, {.peer = stream.peer, .received = absl::Now(), .bytes = {}}});
   ready.back().frame.bytes.Swap(&stream.frame);
   if (++stream.ready < kReadAhead) return Read(stream);
@@ -158,8 +165,9 @@ HopReceiver::HopReceiver(const Transport& transport, size_t max_frame_bytes)
 
 void HopReceiver::Register(grpc::ServerBuilder& builder) {
   builder.RegisterCallbackGenericService(impl_.get());
+  const size_t most = std::max(impl_->max_frame_bytes, kMaxEchoBytes);
   builder.SetMaxReceiveMessageSize(
-      static_cast<int>(std::min<size_t>(impl_->max_frame_bytes, std::numeric_limits<int>::max())));
+      static_cast<int>(std::min<size_t>(most, std::numeric_limits<int>::max())));
   builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kWindowBytes);
 }
 
@@ -177,8 +185,13 @@ std::optional<HopFrame> HopReceiver::Next(absl::Duration timeout) {
 }
 
 void HopReceiver::SetUpstream(std::optional<NodeId> peer) {
+  SetUpstreams(peer ? std::vector<NodeId>{*peer} : std::vector<NodeId>());
+}
+
+void HopReceiver::SetUpstreams(std::vector<NodeId> peers) {
+  std::sort(peers.begin(), peers.end());
   absl::MutexLock lock(&impl_->mu);
-  impl_->upstream = peer;
+  impl_->upstreams = std::move(peers);
   impl_->EndOthers({grpc::StatusCode::ABORTED, "not upstream of this node"});
   for (auto& [stream, owned] : impl_->streams) {
     if (stream->state == Impl::State::kWaiting) impl_->Read(*stream);
@@ -188,7 +201,7 @@ void HopReceiver::SetUpstream(std::optional<NodeId> peer) {
 void HopReceiver::Shutdown() {
   absl::MutexLock lock(&impl_->mu);
   impl_->stopped = true;
-  impl_->upstream = std::nullopt;
+  impl_->upstreams.clear();
   impl_->EndOthers({grpc::StatusCode::UNAVAILABLE, "this node is shutting down"});
 }
 

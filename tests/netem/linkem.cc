@@ -1,11 +1,13 @@
 // linkem: emulates slow links between network namespaces in user space, for kernels without netem.
 //
-//   linkem [--rate MBIT] [--delay MICROS] [--queue BYTES] [--mtu BYTES] [--offload] NETNS...
+//   linkem [--rate MBIT] [--delay MICROS] [--held] [--queue BYTES] [--mtu BYTES] [--offload]
+//   NETNS...
 //
 // Node k (from 1) gets 10.77.0.k/24 on the device em0 in the k-th network namespace, which must
 // exist. Every node has its own egress link: serialisation at the rate, FIFO, tail drop; and then a
-// constant one-way delay to any other node. Runs until SIGTERM or SIGINT and then prints what it
-// carried; "ready" on stdout says that the links are up. Needs root, /dev/net/tun and ip.
+// constant one-way delay to any other node. With --held rate and delay begin at SIGUSR1. Runs until
+// SIGTERM or SIGINT and then prints what it carried; "ready" on stdout says that the links are up.
+// Needs root, /dev/net/tun and ip.
 #include <fcntl.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
@@ -49,6 +51,7 @@ struct Options {
   int64_t delay_micros = 0;
   size_t queue_bytes = 4u << 20;
   size_t mtu = 1500;
+  bool held = false;
   bool offload = false;  // the kernels hand over TCP packets of up to 64 KiB: cheap, for fast links
   std::vector<std::string> namespaces;
 };
@@ -68,6 +71,7 @@ struct Node {
 };
 
 volatile std::sig_atomic_t stopping = 0;
+volatile std::sig_atomic_t held = 0;
 
 void Check(bool ok, const std::string& what) {
   if (!ok) throw std::runtime_error(what + ": " + std::strerror(errno));
@@ -182,11 +186,11 @@ class Emulator {
     const size_t on_wire = payload + (segments - 1) * kTcpIpHeaderBytes + segments * kEthernetBytes;
     const Clock::time_point begins = std::max(node.idle_at, Clock::now());
     node.idle_at = begins;
-    if (options_.rate_mbit > 0) {
+    if (options_.rate_mbit > 0 && held == 0) {
       node.idle_at += nanoseconds(
           static_cast<int64_t>(static_cast<double>(on_wire) * 8e3 / options_.rate_mbit));
     }
-    node.in_flight.push_back({node.idle_at + microseconds(options_.delay_micros),
+    node.in_flight.push_back({node.idle_at + microseconds(held == 0 ? options_.delay_micros : 0),
                               to,
                               {buffer_.data(), buffer_.data() + size}});
     node.queued_bytes += size;
@@ -206,6 +210,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0.0, 1e6));
   app.add_option("--delay", options.delay_micros, "one way, in microseconds")
       ->check(CLI::Range(0, 10'000'000));
+  app.add_flag("--held", options.held, "be fast until SIGUSR1");
   app.add_option("--queue", options.queue_bytes, "bytes that wait before a link, beyond: dropped");
   app.add_option("--mtu", options.mtu)->check(CLI::Range(576, 9000));
   app.add_flag("--offload", options.offload, "take packets of up to 64 KiB, for 1 Gbit/s and more");
@@ -216,6 +221,10 @@ int main(int argc, char** argv) {
   stop.sa_handler = [](int) { stopping = 1; };
   sigaction(SIGTERM, &stop, nullptr);
   sigaction(SIGINT, &stop, nullptr);
+  held = options.held ? 1 : 0;
+  struct sigaction release = {};
+  release.sa_handler = [](int) { held = 0; };
+  sigaction(SIGUSR1, &release, nullptr);
   try {
     Emulator emulator(options);
     std::puts("ready");

@@ -1,0 +1,199 @@
+"""Processes on this machine as if they were on several: network namespaces behind emulated links, CPU quotas, and an end that
+leaves nothing behind. For the benchmarks and the end-to-end tests."""
+import contextlib
+import itertools
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+CGROUP = pathlib.Path("/sys/fs/cgroup")
+QUOTA_PERIOD_MICROS = 5000  # short, so that a quota slows a step down and does not stop it
+
+
+class Failure(Exception):
+    pass
+
+
+def wait_for(what, seconds, condition):
+    """Until condition() is true; its value."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise Failure(f"timed out waiting for {what}")
+
+
+class Process:
+    def __init__(self, name, command, log, prefix=()):
+        self.name, self.log = name, log
+        with open(log, "ab") as file:
+            self.child = subprocess.Popen([*prefix, *command], stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                                          start_new_session=True)
+
+    @property
+    def pid(self):
+        return self.child.pid
+
+    def alive(self):
+        return self.child.poll() is None
+
+    def stop(self):
+        for sent, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child.pid, sent)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.wait(patience)
+                break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.child.pid, signal.SIGKILL)  # what it may have left in its group
+
+    def tail(self, lines=15):
+        return "\n".join(pathlib.Path(self.log).read_text(errors="replace").splitlines()[-lines:])
+
+
+class Lab(contextlib.ExitStack):
+    """Everything that is started or made here goes when the lab does."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = itertools.count(1)
+        self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory(prefix="efedllm-lab.")))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._interrupted)
+
+    @staticmethod
+    def _interrupted(number, frame):
+        raise KeyboardInterrupt
+
+    def start(self, name, command, netns=None, cgroup=None):
+        prefix = ["ip", "netns", "exec", netns] if netns else []
+        if cgroup:
+            prefix += ["sh", "-c", f'echo $$ >{shlex.quote(str(cgroup / "cgroup.procs"))} && exec "$@"', "sh"]
+        process = Process(name, [str(word) for word in command], self.folder / f"{name}.log", prefix)
+        self.callback(process.stop)
+        return process
+
+    def subset(self):
+        """A part of the lab that may go before the rest."""
+        part = Part(self)
+        self.enter_context(part)
+        return part
+
+
+class Part(contextlib.ExitStack):
+    """Processes of a lab that end together."""
+
+    def __init__(self, lab):
+        super().__init__()
+        self.lab, self.processes = lab, []
+
+    def start(self, name, command, netns=None, cgroup=None):
+        process = self.lab.start(name, command, netns, cgroup)
+        self.processes.append(process)
+        self.callback(process.stop)
+        return process
+
+    def await_alive(self, what, seconds, condition):
+        """Like wait_for, and fails at once when one of the part's processes has ended."""
+        def checked():
+            for process in self.processes:
+                if not process.alive():
+                    raise Failure(f"{process.name} ended before {what}:\n{process.tail()}")
+            return condition()
+        return wait_for(what, seconds, checked)
+
+
+def can_emulate_links():
+    """None, or why not."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    if not os.path.exists("/dev/net/tun"):
+        return "there is no /dev/net/tun"
+    if not shutil.which("ip"):
+        return "there is no ip (iproute2)"
+    return None
+
+
+class Links:
+    """Namespaces of 10.77.0.1, .2, ... and the links between them."""
+
+    def __init__(self, names, process):
+        self.names, self.process = names, process
+
+    def slow_down(self):
+        os.kill(self.process.pid, signal.SIGUSR1)
+
+
+@contextlib.contextmanager
+def emulate_links(lab, linkem, nodes, rate_mbit, delay_micros):
+    """Yields Links that are fast until slow_down(), then of this rate and one-way delay."""
+    with lab.subset() as part:
+        names = [f"efedllm-{os.getpid()}-{next(lab.numbers)}" for _ in range(nodes)]
+        for name in names:
+            subprocess.run(["ip", "netns", "add", name], check=True)
+            part.callback(subprocess.run, ["ip", "netns", "del", name], check=False)
+        process = part.start(f"linkem-{names[0]}", [linkem, "--held", "--rate", rate_mbit, "--delay", delay_micros, *names])
+        part.await_alive("the links to be up", 20, lambda: "ready" in process.tail())
+        yield Links(names, process)
+
+
+def quota_folder():
+    """Where CPU quotas are set: (folder, version), or None."""
+    if os.geteuid() != 0:
+        return None
+    if (CGROUP / "cpu" / "cpu.cfs_quota_us").exists() or (CGROUP / "cpu" / "cpu.shares").exists():
+        return CGROUP / "cpu", 1
+    control = CGROUP / "cgroup.subtree_control"
+    if control.exists():
+        if "cpu" not in control.read_text().split():
+            with contextlib.suppress(OSError):
+                control.write_text("+cpu")
+        if "cpu" in control.read_text().split():
+            return CGROUP, 2
+    return None
+
+
+def make_quota(lab, name, cores):
+    """A cgroup whose processes get so many cores together."""
+    folder, version = quota_folder()
+    group = folder / f"efedllm-{os.getpid()}-{name}"
+    group.mkdir()
+
+    def remove():
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+                return
+            time.sleep(0.05)
+    lab.callback(remove)
+    quota = int(cores * QUOTA_PERIOD_MICROS)
+    if version == 1:
+        (group / "cpu.cfs_period_us").write_text(str(QUOTA_PERIOD_MICROS))
+        (group / "cpu.cfs_quota_us").write_text(str(quota))
+    else:
+        (group / "cpu.max").write_text(f"{quota} {QUOTA_PERIOD_MICROS}")
+    return group
+
+
+class CpuWatch:
+    """How the machine was used while something was measured."""
+
+    def __init__(self):
+        self.before = self._read()
+
+    @staticmethod
+    def _read():
+        with open("/proc/stat") as file:
+            return [int(field) for field in file.readline().split()[1:]]
+
+    def shares(self):
+        """Busy and stolen shares of all cores since it was made, in percent."""
+        spent = [now - then for now, then in zip(self._read(), self.before)]
+        total = max(1, sum(spent[:8]))
+        return {"busy": round(100 * (total - spent[3] - spent[4]) / total, 1), "steal": round(100 * spent[7] / total, 1)}
