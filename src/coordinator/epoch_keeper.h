@@ -44,7 +44,8 @@ struct ClusterStatus {
   Epoch epoch;
   std::string state;            // "waiting", "loading", "serving", "draining"
   std::string reason;           // why it is not serving
-  std::vector<Member> members;  // without their links
+  std::vector<Member> members;  // without their WorkerLinks
+  std::vector<LinkSpeed> links;
   absl::Time now;
 };
 
@@ -108,6 +109,8 @@ class EpochKeeper {
 
   PlannerInput InputFor(const std::vector<PlannerNode>& nodes) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
+
+  std::vector<HopTarget> Targets(const std::vector<Stage>& stages) ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   // On the keeper's thread.
   void Plan() ABSL_LOCKS_EXCLUDED(mu_);

@@ -174,6 +174,7 @@ ClusterStatus EpochKeeper::Status() const {
     status.members.push_back(*member);
     status.members.back().link = nullptr;
   }
+  status.links = membership_.Links();
   return status;
 }
 

@@ -147,9 +147,14 @@ bool ClusterWorld::AwaitServing(size_t stages, absl::Duration timeout) {
       timeout);
 }
 
+bool ClusterWorld::AwaitStatus(const std::function<bool(const ClusterStatus&)>& matches,
+                               absl::Duration timeout) {
+  return Await([&] { return matches(coordinator_->cluster_status()); }, timeout);
+}
+
 bool ClusterWorld::AwaitReason(const std::string& text, absl::Duration timeout) {
-  return Await([&] { return absl::StrContains(coordinator_->cluster_status().reason, text); },
-               timeout);
+  return AwaitStatus(
+      [&](const ClusterStatus& status) { return absl::StrContains(status.reason, text); }, timeout);
 }
 
 std::shared_ptr<Generation> ClusterWorld::Submit(const std::vector<int32_t>& prompt,

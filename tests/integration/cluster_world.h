@@ -55,6 +55,9 @@ class ClusterWorld {
   // Waits until an epoch serves over exactly so many stages; 0: the coordinator alone. False: it
   // did not in time.
   bool AwaitServing(size_t stages, absl::Duration timeout = absl::Seconds(30));
+  // Waits until the cluster's status is so.
+  bool AwaitStatus(const std::function<bool(const ClusterStatus&)>& matches,
+                   absl::Duration timeout = absl::Seconds(30));
   // Waits until the reason why nothing serves contains the text.
   bool AwaitReason(const std::string& text, absl::Duration timeout = absl::Seconds(30));
 
