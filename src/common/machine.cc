@@ -3,6 +3,8 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -10,6 +12,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "common/file.h"
@@ -57,16 +60,48 @@ uint64_t ParseMemAvailable(absl::string_view meminfo) {
   return 0;
 }
 
-int ParseCpuMax(absl::string_view cpu_max) {
+double ParseCpuMax(absl::string_view cpu_max) {
   const std::vector<absl::string_view> parts =
-      absl::StrSplit(absl::StripAsciiWhitespace(cpu_max), ' ');
+      absl::StrSplit(absl::StripAsciiWhitespace(cpu_max), absl::ByAnyChar(" \n"));
   uint32_t quota = 0;
   uint32_t period = 0;
   if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &quota) ||
-      !absl::SimpleAtoi(parts[1], &period) || period == 0) {
-    return 0;
+      !absl::SimpleAtoi(parts[1], &period) || quota == 0 || period == 0) {
+    return std::numeric_limits<double>::infinity();
   }
-  return static_cast<int>((quota + period - 1) / period);
+  return static_cast<double>(quota) / period;
+}
+
+CpuCgroups FindCpuCgroups(absl::string_view self_cgroup) {
+  CpuCgroups found;
+  for (absl::string_view line : absl::StrSplit(self_cgroup, '\n', absl::SkipEmpty())) {
+    const std::vector<absl::string_view> parts = absl::StrSplit(line, absl::MaxSplits(':', 2));
+    if (parts.size() != 3) continue;
+    const std::vector<absl::string_view> controllers = absl::StrSplit(parts[1], ',');
+    const bool v2 = parts[1].empty();
+    const bool v1 = std::find(controllers.begin(), controllers.end(), "cpu") != controllers.end();
+    for (std::string path(parts[2]);; path.resize(path.rfind('/'))) {
+      if (path == "/") path.clear();
+      if (v2) found.cpu_max_files.push_back(absl::StrCat("/sys/fs/cgroup", path, "/cpu.max"));
+      if (v1) found.v1_folders.push_back(absl::StrCat("/sys/fs/cgroup/cpu", path));
+      if (path.rfind('/') == std::string::npos) break;
+    }
+  }
+  return found;
+}
+
+double CpuQuota() {
+  double quota = std::numeric_limits<double>::infinity();
+  const CpuCgroups cgroups = FindCpuCgroups(ReadKernelFile("/proc/self/cgroup"));
+  for (const std::string& file : cgroups.cpu_max_files) {
+    quota = std::min(quota, ParseCpuMax(ReadKernelFile(file.c_str())));
+  }
+  for (const std::string& folder : cgroups.v1_folders) {
+    quota = std::min(
+        quota, ParseCpuMax(absl::StrCat(ReadKernelFile((folder + "/cpu.cfs_quota_us").c_str()),
+                                        ReadKernelFile((folder + "/cpu.cfs_period_us").c_str()))));
+  }
+  return quota;
 }
 
 uint64_t AvailableMemoryBytes() {
@@ -78,10 +113,9 @@ uint64_t AvailableMemoryBytes() {
 int AvailableCpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  int cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-  const int quota = ParseCpuMax(ReadKernelFile("/sys/fs/cgroup/cpu.max"));
-  if (quota > 0) cpus = std::min(cpus, quota);
-  return std::max(cpus, 1);
+  const int cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  const double quota = std::ceil(CpuQuota());
+  return static_cast<int>(std::clamp<double>(quota, 1, std::max(cpus, 1)));
 }
 
 }  // namespace efedllm

@@ -83,9 +83,12 @@ NodeProfile MeasureNode(Compute& compute, uint64_t memory_bytes) {
       memory_bytes != 0
           ? memory_bytes
           : static_cast<uint64_t>(static_cast<double>(AvailableMemoryBytes()) * kMemoryShare);
-  profile.read_bytes_per_second = MeasureReading(compute);
-  profile.int8_ops_per_second = MeasureMatmul(compute, DType::kQ8_0);
-  profile.f32_flops_per_second = MeasureMatmul(compute, DType::kF32);
+  // A quota stops a process that has used it up, and until then it runs at full speed: so the best
+  // rate is not what it has in the long run.
+  const double share = std::min(1.0, CpuQuota() / profile.threads);
+  profile.read_bytes_per_second = share * MeasureReading(compute);
+  profile.int8_ops_per_second = share * MeasureMatmul(compute, DType::kQ8_0);
+  profile.f32_flops_per_second = share * MeasureMatmul(compute, DType::kF32);
   return profile;
 }
 
