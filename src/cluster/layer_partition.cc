@@ -43,13 +43,17 @@ bool LayerPartitioner::Fits(size_t node, LayerRange range, uint64_t kv_tokens) c
 bool LayerPartitioner::Fill(uint64_t kv_tokens, double seconds,
                             std::vector<LayerRange>& ranges) const {
   uint32_t placed = 0;
-  for (size_t node = 0; node < nodes_.size(); ++node) {
+  const auto count = static_cast<uint32_t>(nodes_.size());
+  if (rules_.every_node && count > layers_.layers()) return false;
+  for (uint32_t node = 0; node < count; ++node) {
     LayerRange range{placed, placed};
-    while (placed < layers_.layers() && Fits(node, {range.first, placed + 1}, kv_tokens) &&
+    const uint32_t end = layers_.layers() - (rules_.every_node ? count - node - 1 : 0);
+    while (placed < end && Fits(node, {range.first, placed + 1}, kv_tokens) &&
            (seconds == kNever || Seconds(node, {range.first, placed + 1}) <= seconds)) {
       ++placed;
     }
     range.last = placed;
+    if (rules_.every_node && range.size() == 0) return false;
     ranges[node] = range;
   }
   return placed == layers_.layers();
@@ -57,8 +61,10 @@ bool LayerPartitioner::Fill(uint64_t kv_tokens, double seconds,
 
 uint32_t LayerPartitioner::LayersThatFit(uint64_t kv_tokens) const {
   std::vector<LayerRange> ranges(nodes_.size());
-  Fill(kv_tokens, kNever, ranges);
-  return ranges.empty() ? 0 : ranges.back().last;
+  if (Fill(kv_tokens, kNever, ranges)) return layers_.layers();
+  uint32_t placed = 0;
+  for (const LayerRange& range : ranges) placed = std::max(placed, range.last);
+  return placed;
 }
 
 uint64_t LayerPartitioner::MostKvTokens() const {
@@ -113,7 +119,7 @@ std::vector<LayerRange> LayerPartitioner::Search(uint64_t kv_tokens, double most
   best[0] = {0, 0, 0};
   std::vector<std::vector<uint32_t>> first_layer(nodes_.size());
   for (size_t node = 0; node < nodes_.size(); ++node) {
-    std::vector<Score> next = best;
+    std::vector<Score> next = rules_.every_node ? std::vector<Score>(count + 1, kNone) : best;
     first_layer[node].resize(count + 1);
     for (uint32_t last = 0; last <= count; ++last) first_layer[node][last] = last;  // nothing
     for (uint32_t last = 1; last <= count; ++last) {

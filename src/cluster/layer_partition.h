@@ -23,6 +23,7 @@ struct PartitionRules {
   uint64_t kv_tokens_least = 0;   // less than this is no partition
   uint64_t overhead_bytes = 0;    // a node's memory beside weights and KV: buffers and code
   std::vector<RowLoad> loads = {{1, 1}};
+  bool every_node = false;  // every node gets a layer at least
 };
 
 // By node, in their order; an empty range: it got nothing.

@@ -63,6 +63,7 @@ PartitionRules PlanSearch::RulesFor(size_t nodes) const {
   rules.kv_tokens_wanted = input_.rules.kv_tokens_wanted;
   rules.kv_tokens_least = input_.rules.kv_tokens_least;
   rules.overhead_bytes = input_.rules.overhead_bytes;
+  rules.every_node = input_.rules.layout == Layout::kChain && nodes == input_.nodes.size();
   const double decode_rows = std::max(1.0, static_cast<double>(input_.rules.streams) /
                                                static_cast<double>(std::max<size_t>(nodes, 1)));
   rules.loads = {{decode_rows, kGeneratedTokens / decode_rows},
@@ -194,6 +195,12 @@ std::optional<PlanCandidate> PlanSearch::BestChain(size_t least_stages) const {
       best = std::move(candidate);
     }
   };
+  if (input_.rules.layout == Layout::kChain) {
+    Nodes all(count);
+    std::iota(all.begin(), all.end(), size_t{0});
+    consider(all);
+    if (best) return best;
+  }
   if (count <= kMostSubsets) {
     std::vector<size_t> sets((size_t{1} << count) - 1);
     std::iota(sets.begin(), sets.end(), size_t{1});

@@ -18,7 +18,7 @@
 namespace efedllm {
 
 // kAuto: a chain, or what is clearly better: replicas, or one node alone. kChain: one chain over
-// all nodes that help. kReplicas: several chains wherever the nodes suffice for it.
+// all nodes, where each can hold a layer, or over those that help. kReplicas: several chains wherever the nodes suffice for it.
 enum class Layout { kAuto, kChain, kReplicas };
 
 struct PlannerRules {

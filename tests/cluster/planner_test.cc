@@ -194,6 +194,15 @@ TEST(Planner, OneNodeAloneWhereHopsTakeMoreThanTheyBring) {
   EXPECT_EQ(report->plan.chains[0].stages.size(), 2u);
 }
 
+TEST(Planner, AChainThatWasAskedForUsesEveryNode) {
+  PlannerInput input = Input(8, {Node(1), Node(2, 0.02), Node(3)});
+  input.rules.layout = Layout::kChain;
+  const absl::StatusOr<PlanReport> report = MakePlan(input);
+  ASSERT_TRUE(report.ok());
+  EXPECT_EQ(report->plan.chains[0].stages.size(), 3u);
+  ExpectWhole(report->plan, 8);
+}
+
 TEST(Planner, TinyHopsExcludeNobody) {
   // Layers of 0.1 ms: the hops of a local network take longer than they do.
   PlannerInput input = Input(8, {Node(1), Node(2)});
