@@ -45,25 +45,25 @@ bool RowTimes::known() const {
 }
 
 double RowTimes::Seconds(uint32_t rows) const {
-  const Bucket* below = nullptr;  // the last one at or below `rows`
-  const Bucket* before_below = nullptr;
-  double least = 0;  // of all smaller steps: noise shall not make more rows look cheaper
-  for (const Bucket& bucket : buckets_) {
-    if (bucket.count == 0) continue;
-    if (bucket.rows > rows) {
-      if (below == nullptr) return bucket.seconds * (1 + rows / bucket.rows) / 2;
-      const double share = (rows - below->rows) / (bucket.rows - below->rows);
-      return std::max(least, below->seconds + share * (bucket.seconds - below->seconds));
-    }
-    before_below = below;
-    below = &bucket;
-    least = std::max(least, bucket.seconds);
+  // What disturbs a step only adds to its time: a larger step that took less bounds a smaller one.
+  std::array<Bucket, kBuckets> known;
+  size_t first = kBuckets;
+  for (size_t i = kBuckets; i-- > 0;) {
+    if (buckets_[i].count == 0) continue;
+    Bucket bucket = buckets_[i];
+    if (first < kBuckets) bucket.seconds = std::min(bucket.seconds, known[first].seconds);
+    known[--first] = bucket;
   }
-  if (below == nullptr) return 0;
-  if (before_below == nullptr) return below->seconds * rows / below->rows;
-  const double slope =
-      (below->seconds - before_below->seconds) / (below->rows - before_below->rows);
-  return std::max(least, below->seconds + slope * (rows - below->rows));
+  const absl::Span<const Bucket> all = absl::MakeConstSpan(known).subspan(first);
+  if (all.empty()) return 0;
+  const auto above = std::find_if(all.begin(), all.end(),
+                                  [rows](const Bucket& bucket) { return bucket.rows > rows; });
+  if (above == all.begin()) return above->seconds * (1 + rows / above->rows) / 2;
+  if (all.size() == 1) return all[0].seconds * rows / all[0].rows;
+  // The last two at or below `rows`, if none is above.
+  const Bucket& high = above == all.end() ? all.back() : *above;
+  const Bucket& low = above == all.end() ? all[all.size() - 2] : *(above - 1);
+  return low.seconds + (high.seconds - low.seconds) * (rows - low.rows) / (high.rows - low.rows);
 }
 
 void ChainTimes::ObserveStep(uint32_t rows, absl::Span<const StageTiming> timings,

@@ -39,6 +39,15 @@ TEST(RowTimes, MoreRowsNeverTakeLess) {
   EXPECT_GE(times.Seconds(6), times.Seconds(4));
 }
 
+TEST(RowTimes, ADisturbedStepDoesNotMakeLargerOnesLookDear) {
+  RowTimes times;
+  times.Observe(1, absl::Milliseconds(30));
+  times.Observe(2, absl::Milliseconds(400));
+  times.Observe(32, absl::Milliseconds(90));
+  EXPECT_LE(times.Seconds(2), 0.090);
+  EXPECT_LE(times.Seconds(17), 0.090);
+}
+
 TEST(RowTimes, FollowsAChangeAndForgivesAnOutlier) {
   RowTimes times;
   for (int i = 0; i < 50; ++i) times.Observe(4, absl::Milliseconds(10));
