@@ -83,7 +83,7 @@ std::string ClusterFileHelp() {
       "  scheduler    {max_sequences, max_step_tokens, context, layout, step_overhead_us, "
       "hop_overhead_us,\n"
       "               bytes_per_value}; layout: auto, chain, replicas: as the planner has them;\n"
-      "               even: a chain over all nodes in their order, each with as many layers\n"
+      "               [11, 11]: a chain of the first nodes with so many layers each; even: of all\n"
       "  seed         of the random lengths, arrivals and jitter\n");
 }
 

@@ -24,6 +24,7 @@ constexpr double kMostRate = 1e18;
 constexpr size_t kMaxGroups = 1024;
 constexpr size_t kMaxPairs = size_t{1} << 20;
 constexpr uint32_t kMaxPositions = 1u << 20;
+constexpr uint32_t kUsualContext = 4096;
 constexpr uint32_t kMaxRequests = 100'000;
 constexpr uint64_t kMaxOutputTokens = 10'000'000;
 constexpr char kCoordinatorName[] = "coordinator";
@@ -49,6 +50,7 @@ struct Reader {
   absl::Status ReadPair(const json& object, const std::string& where);
   absl::Status ReadLoad(const json& object);
   absl::Status ReadRules(const json& object);
+  void ReadLayout(JsonFields& fields, const json& object);
 };
 
 double BytesPerWeight(JsonFields& fields) {
@@ -334,6 +336,39 @@ absl::Status Reader::ReadLoad(const json& object) {
   return fields.Finish();
 }
 
+// A word, or the number of layers of each stage: [11, 11].
+void Reader::ReadLayout(JsonFields& fields, const json& object) {
+  SimRules& rules = spec.rules;
+  const uint32_t layers = spec.model.layers;
+  const auto found = object.find("layout");
+  if (found != object.end() && found->is_array()) {
+    const json* array = fields.Array("layout", spec.nodes.size());
+    uint64_t sum = 0;
+    for (size_t i = 0; array != nullptr && i < array->size(); ++i) {
+      const json& number = (*array)[i];
+      const uint64_t of_stage = number.is_number_unsigned() ? number.get<uint64_t>() : 0;
+      if (of_stage == 0 || of_stage > layers) sum = layers + uint64_t{1};
+      sum += of_stage;
+      rules.stage_layers.push_back(static_cast<uint32_t>(of_stage));
+    }
+    if (sum != layers) fields.Fail("layout", absl::StrCat("must have ", layers, " layers in all"));
+    return;
+  }
+  const std::string layout = fields.Text("layout", "auto");
+  if (layout == "chain") {
+    rules.layout = Layout::kChain;
+  } else if (layout == "replicas") {
+    rules.layout = Layout::kReplicas;
+  } else if (layout == "even") {
+    const auto stages = static_cast<uint32_t>(std::min<size_t>(spec.nodes.size(), layers));
+    for (uint32_t i = 0; i < stages; ++i) {
+      rules.stage_layers.push_back((i + 1) * layers / stages - i * layers / stages);
+    }
+  } else if (layout != "auto") {
+    fields.Fail("layout", "must be auto, chain, replicas, even, or the layers of each stage");
+  }
+}
+
 absl::Status Reader::ReadRules(const json& object) {
   JsonFields fields(object, "scheduler");
   SimRules& rules = spec.rules;
@@ -342,20 +377,12 @@ absl::Status Reader::ReadRules(const json& object) {
       static_cast<uint32_t>(fields.Integer("max_sequences", 1, kMaxSimStreams, spec.load.streams));
   rules.max_step_tokens =
       static_cast<uint32_t>(fields.Integer("max_step_tokens", 1, 8192, rules.max_step_tokens));
-  rules.context = static_cast<uint32_t>(fields.Integer("context", 2, 2 * kMaxPositions, longest));
+  rules.context = static_cast<uint32_t>(
+      fields.Integer("context", 2, 4 * kMaxPositions, std::max(kUsualContext, 2 * longest)));
   rules.step_overhead_seconds = fields.Number("step_overhead_us", 0, 1e6, 30) / 1e6;
   rules.hop_overhead_seconds = fields.Number("hop_overhead_us", 0, 1e6, 50) / 1e6;
   rules.bytes_per_value = fields.Number("bytes_per_value", 0.05, 8, rules.bytes_per_value);
-  const std::string layout = fields.Text("layout", "auto");
-  if (layout == "chain") {
-    rules.layout = Layout::kChain;
-  } else if (layout == "replicas") {
-    rules.layout = Layout::kReplicas;
-  } else if (layout == "even") {
-    rules.even = true;
-  } else if (layout != "auto") {
-    fields.Fail("layout", "must be auto, chain, replicas or even");
-  }
+  ReadLayout(fields, object);
   if (rules.context < longest) {
     fields.Fail("context", absl::StrCat("is less than a prompt and its output: ", longest));
   }

@@ -62,16 +62,19 @@ std::vector<LinkSpeed> Links(const SimSpec& spec) {
   return links;
 }
 
-absl::StatusOr<PlanReport> EvenPlan(const SimSpec& spec, const PlannerInput& input) {
+absl::StatusOr<PlanReport> PlanByHand(const SimSpec& spec, const PlannerInput& input) {
   const LayerSums sums(input.layers);
-  const auto stages = static_cast<uint32_t>(std::min<size_t>(spec.nodes.size(), sums.layers()));
+  const std::vector<uint32_t>& stage_layers = spec.rules.stage_layers;
+  uint32_t first = 0;
   const SimNetwork network(spec);
   PlanReport report;
   Chain& chain = report.plan.chains.emplace_back();
   chain.kv_tokens = input.rules.kv_tokens_wanted;
-  for (uint32_t i = 0; i < stages; ++i) {
-    const LayerRange layers{i * sums.layers() / stages, (i + 1) * sums.layers() / stages};
-    chain.stages.push_back({IdOf(spec, i), layers, i + 1 < stages && !network.Reachable(i, i + 1)});
+  for (size_t i = 0; i < stage_layers.size(); ++i) {
+    const LayerRange layers{first, first + stage_layers[i]};
+    first = layers.last;
+    chain.stages.push_back(
+        {IdOf(spec, i), layers, i + 1 < stage_layers.size() && !network.Reachable(i, i + 1)});
     const uint64_t needed = sums.WeightBytes(layers) + input.rules.overhead_bytes;
     const uint64_t memory = spec.nodes[i].profile.memory_bytes;
     const uint64_t free = memory > needed ? memory - needed : 0;
@@ -112,7 +115,7 @@ PlannerInput SimPlannerInput(const SimSpec& spec) {
 
 absl::StatusOr<PlanReport> PlanSimulation(const SimSpec& spec) {
   const PlannerInput input = SimPlannerInput(spec);
-  return spec.rules.even ? EvenPlan(spec, input) : MakePlan(input);
+  return spec.rules.stage_layers.empty() ? MakePlan(input) : PlanByHand(spec, input);
 }
 
 }  // namespace efedllm

@@ -18,7 +18,7 @@ inline size_t SimNodeIndex(NodeId node) { return node.v - 1; }
 // take.
 PlannerInput SimPlannerInput(const SimSpec& spec);
 
-// The real planner's plan, or the even one where the spec asks for it. ResourceExhausted: the model
+// The real planner's plan, or the one that the spec has. ResourceExhausted: the model
 // does not fit.
 absl::StatusOr<PlanReport> PlanSimulation(const SimSpec& spec);
 

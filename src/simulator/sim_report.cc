@@ -25,15 +25,18 @@ double LinkBusy(const SimResult& result, const LinkUse& link) {
   return result.seconds > 0 ? link.busy_seconds / result.seconds : 0;
 }
 
-std::string Millis(double seconds) { return absl::StrFormat("%.1f ms", seconds * 1e3); }
+std::string Time(double seconds) {
+  return seconds < 10 ? absl::StrFormat("%.1f ms", seconds * 1e3)
+                      : absl::StrFormat("%.1f s", seconds);
+}
 
 std::string Line(const char* label, const std::string& text) {
   return absl::StrFormat("%-22s %s\n", label, text);
 }
 
 std::string QuantilesText(const Quantiles& quantiles) {
-  return absl::StrCat("median ", Millis(quantiles.median), "   p99 ", Millis(quantiles.p99),
-                      "   max ", Millis(quantiles.most));
+  return absl::StrCat("median ", Time(quantiles.median), "   p99 ", Time(quantiles.p99), "   max ",
+                      Time(quantiles.most));
 }
 
 // The largest by `less`, at most kMostRows of them.
@@ -140,9 +143,11 @@ std::string SimResultText(const SimSpec& spec, const SimResult& result) {
   const SimModel& model = spec.model;
   std::string text = absl::StrFormat("%s: %d layers, width %d, %.2f bytes a weight\n", model.name,
                                      model.layers, model.d_model, model.bytes_per_weight);
-  absl::StrAppend(&text, Line("cluster", absl::StrCat(spec.nodes.size(), " nodes, of which ",
-                                                      result.stages.size(), " serve in ",
-                                                      result.plan.chains.size(), " chains")));
+  absl::StrAppend(
+      &text,
+      Line("cluster", absl::StrCat(spec.nodes.size(), " nodes, of which ", result.stages.size(),
+                                   " serve in ", result.plan.chains.size(),
+                                   result.plan.chains.size() == 1 ? " chain" : " chains")));
   std::string load =
       absl::StrCat(result.requests, " requests, at most ", result.most_running, " at once; ",
                    result.prompt_tokens, " prompt and ", result.output_tokens, " output tokens");

@@ -98,8 +98,9 @@ struct SimRules {
   // Encoding, TLS, kernel and decoding of one hop: adds to the latency, no other step waits.
   double hop_overhead_seconds = 0;
   Layout layout = Layout::kAuto;
-  // No planner: one chain over all nodes in their order, each with as many layers as any other.
-  bool even = false;
+  // Not empty: no planner, but one chain of the first nodes in their order, with so many layers
+  // each.
+  std::vector<uint32_t> stage_layers;
   double bytes_per_value = 4;  // of an activation on a hop: the codec
 };
 

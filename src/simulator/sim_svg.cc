@@ -14,11 +14,11 @@ constexpr double kLeft = 70;
 constexpr double kPlotWidth = kWidth - kLeft - 20;
 constexpr double kPlotHeight = 160;
 
-// The next number of 1, 2, 5 times a power of ten.
+// The next number of these times a power of ten.
 double Round(double value) {
   if (!(value > 0)) return 1;
   const double power = std::pow(10, std::floor(std::log10(value)));
-  for (const double step : {1.0, 2.0, 5.0, 10.0}) {
+  for (const double step : {1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0}) {
     if (step * power >= value) return step * power;
   }
   return 10 * power;
@@ -63,7 +63,7 @@ std::string SimResultSvg(const SimSpec& spec, const SimResult& result) {
       "fill=\"white\"/>\n",
       kWidth, kSecond + kPlotHeight + 50);
   absl::StrAppend(&svg, Text(kLeft, 24, "start",
-                             absl::StrFormat("%s on %d stages in %d chains: %.1f tokens/s",
+                             absl::StrFormat("%s: stages: %d, chains: %d, tokens/s: %.1f",
                                              spec.model.name, result.stages.size(),
                                              result.plan.chains.size(), result.tokens_per_second)));
   double fastest = 0;

@@ -36,7 +36,7 @@ TEST(ClusterJson, LeastFileGetsDefaults) {
   EXPECT_EQ(spec->load.requests, 2u);
   EXPECT_EQ(spec->load.prompt_tokens.most, 10u);
   EXPECT_EQ(spec->load.output_tokens.least, 5u);
-  EXPECT_EQ(spec->rules.context, 16u);
+  EXPECT_EQ(spec->rules.context, 4096u);
   EXPECT_DOUBLE_EQ(spec->nodes[0].access.bytes_per_second, 940e6 / 8);
 }
 
@@ -63,6 +63,16 @@ TEST(ClusterJson, GroupsAndOverridesExpand) {
   ASSERT_EQ(spec->pairs.size(), 5u);
   EXPECT_EQ(spec->pairs[0].to, 4u);  // the coordinator
   EXPECT_FALSE(spec->pairs[4].reachable);
+}
+
+TEST(ClusterJson, LayersMayBeDealtByHandOrEvenly) {
+  json file = Least();
+  file["nodes"][0]["count"] = 5;
+  file["scheduler"] = {{"layout", "even"}};
+  const std::vector<uint32_t> even = {6, 6, 7, 6, 7};
+  EXPECT_EQ(Parse(file.dump())->rules.stage_layers, even);
+  file["scheduler"]["layout"] = {30, 2};
+  EXPECT_EQ(Parse(file.dump())->rules.stage_layers.size(), 2u);
 }
 
 TEST(ClusterJson, SaysWhichKeyIsWrongAndWhy) {
@@ -106,7 +116,9 @@ TEST(ClusterJson, SaysWhichKeyIsWrongAndWhy) {
       {"/scheduler", {{"context", 10}}, "scheduler.context: is less than a prompt and its output"},
       {"/scheduler",
        {{"layout", "ring"}},
-       "scheduler.layout: must be auto, chain, replicas or even"},
+       "scheduler.layout: must be auto, chain, replicas, even, or the layers"},
+      {"/scheduler", {{"layout", {31}}}, "scheduler.layout: must have 32 layers in all"},
+      {"/scheduler", {{"layout", {16, 16}}}, "scheduler.layout: must be an array of at most 1"},
       {"/coordinator", {{"threads", 1}}, "coordinator.memory: is missing"},
       {"/seed", -4, "seed"},
       {"/sed", 4, "sed: is not known here"},

@@ -202,10 +202,10 @@ TEST(Simulation, SaysWhatThePlannerSaysWhereTheModelDoesNotFit) {
   EXPECT_NE(std::string(status.message()).find("does not fit"), std::string::npos);
 }
 
-TEST(Simulation, AnEvenLayoutTakesAllNodesInOrder) {
+TEST(Simulation, ALayoutOfItsOwnTakesNodesInOrder) {
   SimSpec spec = TwoStages();
   spec.model.layers = 7;
-  spec.rules.even = true;
+  spec.rules.stage_layers = {1, 2, 2, 2};
   for (int i = 0; i < 2; ++i) spec.nodes.push_back(spec.nodes[0]);
   for (SimNode& node : spec.nodes) node.profile.memory_bytes = uint64_t{1} << 30;
   const SimResult result = Simulated(spec);
