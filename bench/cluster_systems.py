@@ -103,7 +103,7 @@ class Ours(HttpSystem):
                     lab.folder / f"{name}-worker-{i}", "--name", f"worker-{i}", "--threads", 1], netns[i + 1] if netns else None,
                     cgroups[i] if cgroups else None)
             self.part.await_alive("the cluster to serve", START_SECONDS, lambda: self.answers("/health"))
-            self.streams(2, 8)  # pages are touched, connections are open
+            self.complete([{"prompt": self.tokens(8), "n": 8}] * 2)  # pages are touched, connections are open
         except BaseException:
             self.part.close()
             raise
@@ -222,7 +222,7 @@ class RpcServer(HttpSystem):
             *shlex.split(args.llama_server), "-m", self.rpc.model, "-t", 1, "--rpc", ",".join(self.rpc.servers), "-ngl", 99, "--parallel",
             8, "-c", 8192, "--host", "127.0.0.1", "--port", port], self.client_netns)
         self.rpc.part.await_alive("llama-server", START_SECONDS, lambda: self.answers("/health"))
-        self.streams(2, 8)
+        self.complete([{"prompt": self.tokens(8), "n": 8}] * 2)
 
     def close(self):
         self.rpc.close()
