@@ -11,8 +11,6 @@
 namespace efedllm {
 namespace {
 
-// How soon a wait for frames notices that the epoch has ended.
-constexpr absl::Duration kSlice = absl::Milliseconds(20);
 // Measured step times vary with load; only what is far beyond them is a fault.
 constexpr int kDeadlineFactor = 20;
 // No request has it: sequence numbers count up from one.
@@ -20,11 +18,26 @@ constexpr SequenceId kProbeSequence{std::numeric_limits<uint64_t>::max()};
 
 }  // namespace
 
+std::shared_ptr<ClusterPipeline> ClusterPipeline::Open(const ClusterPipelineOptions& options,
+                                                       std::vector<ChainEdges> edges,
+                                                       std::vector<RelayedEdge> relayed,
+                                                       HopInbox& inbox) {
+  std::shared_ptr<ClusterPipeline> pipeline(
+      new ClusterPipeline(options, std::move(edges), std::move(relayed)));
+  inbox.Serve(pipeline);
+  return pipeline;
+}
+
 ClusterPipeline::ClusterPipeline(const ClusterPipelineOptions& options,
-                                 std::unique_ptr<HopSender> first, HopInbox& inbox)
-    : options_(options), first_(std::move(first)), inbox_(inbox) {
-  // The last epoch's may still be asking; when this has the lock, it never asks again.
-  absl::MutexLock lock(&inbox_.mu);
+                                 std::vector<ChainEdges> edges, std::vector<RelayedEdge> relayed)
+    : options_(options), edges_(std::move(edges)), chains_(options.capacity.chains.size()) {
+  for (size_t i = 0; i < chains_.size(); ++i) {
+    chains_[i].times = ChainTimes(options_.capacity.chains[i].stages);
+  }
+  for (RelayedEdge& edge : relayed) {
+    const size_t most = MaxStepsInFlight(options_.capacity.chains[edge.chain]);
+    relays_[edge.from] = std::make_unique<HopRelay>(std::move(edge.to), most);
+  }
 }
 
 absl::StatusOr<PipelineCapacity> ClusterPipeline::Capacity() const {
@@ -37,20 +50,42 @@ absl::Status ClusterPipeline::ended() const {
   return ended_;
 }
 
+std::vector<ChainTimes> ClusterPipeline::Times() const {
+  absl::MutexLock lock(&mu_);
+  std::vector<ChainTimes> times;
+  for (const ChainState& chain : chains_) times.push_back(chain.times);
+  return times;
+}
+
 void ClusterPipeline::End(const absl::Status& why) {
   {
     absl::MutexLock lock(&mu_);
     if (!ended_.ok()) return;
     ended_ = absl::UnavailableError(why.message());
+    for (size_t i = 0; i < chains_.size(); ++i) {
+      for (const InFlight& lost : chains_[i].in_flight) {
+        StepResult result;
+        result.epoch = options_.capacity.epoch;
+        result.chain = i;
+        result.id = lost.id;
+        result.status = ended_;
+        results_.push_back(std::move(result));
+      }
+      chains_[i].in_flight.clear();
+    }
   }
   if (options_.on_end) options_.on_end(why);
 }
 
-absl::Duration ClusterPipeline::Deadline(size_t tokens) const {
-  return options_.least_deadline + kDeadlineFactor * options_.estimate(tokens);
+absl::Duration ClusterPipeline::Deadline(size_t chain) const {
+  const ChainState& state = chains_[chain];
+  const auto tokens = static_cast<uint32_t>(state.tokens_in_flight);
+  const absl::Duration expected = state.times.known() ? absl::Seconds(state.times.Pass(tokens, 0))
+                                                      : options_.estimate(chain, tokens);
+  return options_.least_deadline + kDeadlineFactor * expected;
 }
 
-absl::Status ClusterPipeline::Submit(Step step, size_t /*chain*/, Matrix hidden) {
+absl::Status ClusterPipeline::Submit(Step step, size_t chain, Matrix hidden) {
   const Epoch epoch = options_.capacity.epoch;
   if (step.epoch != epoch) {
     return absl::AbortedError(absl::StrCat("the present epoch is ", epoch.v));
@@ -59,16 +94,20 @@ absl::Status ClusterPipeline::Submit(Step step, size_t /*chain*/, Matrix hidden)
   {
     absl::MutexLock lock(&mu_);
     if (!ended_.ok()) return absl::AbortedError(ended_.message());
-    if (in_flight_.size() >= MaxStepsInFlight(options_.capacity.chains[0])) {
+    ChainState& state = chains_[chain];
+    if (state.untaken >= MaxStepsInFlight(options_.capacity.chains[chain])) {
       return absl::ResourceExhaustedError("too many steps in flight");
     }
+    ++state.untaken;
     const StepId id = step.id;
-    step.id = StepId{next_step_++};
-    tokens_in_flight_ += step.tokens();
-    deadline = Deadline(tokens_in_flight_);
-    in_flight_.push_back({step, id, absl::Now() + deadline});
+    step.id = StepId{state.next_step++};
+    state.tokens_in_flight += step.tokens();
+    deadline = Deadline(chain);
+    const absl::Time now = absl::Now();
+    state.in_flight.push_back({step, id, now, now + deadline});
   }
-  const absl::Status sent = first_->Send(StepToWire(step, hidden.ref(), options_.codec), deadline);
+  const absl::Status sent =
+      edges_[chain].first->Send(StepToWire(step, hidden.ref(), options_.codec), deadline);
   // The step stands in flight already, so it yields its result through NextResult.
   if (!sent.ok()) {
     End(absl::UnavailableError(absl::StrCat("the hop to the first stage broke: ", sent.message())));
@@ -76,79 +115,89 @@ absl::Status ClusterPipeline::Submit(Step step, size_t /*chain*/, Matrix hidden)
   return absl::OkStatus();
 }
 
-std::optional<HopFrame> ClusterPipeline::Receive(absl::Time until) {
-  absl::MutexLock lock(&inbox_.mu);
-  if (!ended().ok()) return std::nullopt;  // what comes now is the next epoch's
-  return inbox_.receiver.Next(std::clamp(until - absl::Now(), absl::ZeroDuration(), kSlice));
+void ClusterPipeline::OnFrame(const HopFrame& frame) {
+  if (!ended().ok()) return;
+  for (size_t chain = 0; chain < edges_.size(); ++chain) {
+    if (edges_[chain].last == frame.peer) return OnResult(chain, frame);
+  }
+  const auto relay = relays_.find(frame.peer);
+  if (relay == relays_.end()) return;  // of an epoch that is over
+  const absl::Status forwarded = relay->second->Forward(frame.bytes);
+  if (forwarded.ok()) return;
+  End(absl::UnavailableError(
+      absl::StrCat("node ", NodeName(frame.peer), ": ", forwarded.message())));
 }
 
-std::optional<StepResult> ClusterPipeline::Accept(const HopFrame& hop) {
-  const Epoch epoch = options_.capacity.epoch;
-  if (hop.peer != options_.last_node) return std::nullopt;
-  const absl::Status read =
-      StepFromWire(hop.bytes, options_.capacity.limits, options_.d_model, frame_);
-  if (!read.ok()) {
-    End(absl::UnavailableError(
-        absl::StrCat("node ", NodeName(hop.peer), " sent a malformed result: ", read.message())));
-    return std::nullopt;
+void ClusterPipeline::OnTick() {
+  for (const auto& [from, relay] : relays_) {
+    const absl::Status status = relay->status();
+    if (status.ok()) continue;
+    return End(
+        absl::UnavailableError(absl::StrCat("the hop from node ", NodeName(from),
+                                            " through the coordinator broke: ", status.message())));
   }
-  if (frame_.step.epoch != epoch) return std::nullopt;  // of an epoch that is over
+  bool late = false;
   {
     absl::MutexLock lock(&mu_);
-    if (!ended_.ok()) return std::nullopt;
-    if (!in_flight_.empty() && frame_.step.id == in_flight_.front().step.id &&
-        frame_.step.spans == in_flight_.front().step.spans) {
-      StepResult result;
-      result.epoch = epoch;
-      result.id = in_flight_.front().id;
-      result.status = std::move(frame_.failure);
-      if (result.status.ok()) result.hidden = std::move(frame_.hidden);
-      result.timings = std::move(frame_.timings);
-      frame_ = StepFrame();
-      tokens_in_flight_ -= in_flight_.front().step.tokens();
-      in_flight_.pop_front();
-      return result;
+    const absl::Time now = absl::Now();
+    for (const ChainState& chain : chains_) {
+      late |= !chain.in_flight.empty() && now > chain.in_flight.front().due;
     }
   }
-  End(absl::UnavailableError(
-      absl::StrCat("node ", NodeName(hop.peer), " sent a result that nobody waits for")));
-  return std::nullopt;
+  if (late) End(absl::UnavailableError("a step took far longer than the nodes' speed explains"));
 }
 
-std::optional<StepResult> ClusterPipeline::TakeLost() {
-  if (in_flight_.empty()) return std::nullopt;
+void ClusterPipeline::OnResult(size_t chain, const HopFrame& frame) {
+  const absl::Status read =
+      StepFromWire(frame.bytes, options_.capacity.limits, options_.d_model, frame_);
+  if (!read.ok()) {
+    return End(absl::UnavailableError(
+        absl::StrCat("node ", NodeName(frame.peer), " sent a malformed result: ", read.message())));
+  }
+  if (frame_.step.epoch != options_.capacity.epoch) return;  // of an epoch that is over
+  {
+    absl::MutexLock lock(&mu_);
+    if (!ended_.ok() || Accept(chain, frame)) return;
+  }
+  End(absl::UnavailableError(
+      absl::StrCat("node ", NodeName(frame.peer), " sent a result that nobody waits for")));
+}
+
+bool ClusterPipeline::Accept(size_t chain, const HopFrame& hop) {
+  ChainState& state = chains_[chain];
+  if (state.in_flight.empty()) return false;
+  const InFlight& oldest = state.in_flight.front();
+  if (frame_.step.id != oldest.step.id || frame_.step.spans != oldest.step.spans) return false;
+  const size_t tokens = oldest.step.tokens();
   StepResult result;
   result.epoch = options_.capacity.epoch;
-  result.id = in_flight_.front().id;
-  result.status = ended_;
-  in_flight_.pop_front();
-  return result;
+  result.chain = chain;
+  result.id = oldest.id;
+  result.status = std::move(frame_.failure);
+  if (result.status.ok()) {
+    result.hidden = std::move(frame_.hidden);
+    if (tokens > 0) {
+      state.times.ObserveStep(static_cast<uint32_t>(tokens), frame_.timings,
+                              hop.received - oldest.submitted);
+    }
+  }
+  result.timings = std::move(frame_.timings);
+  result.returned = hop.received;
+  frame_ = StepFrame();
+  state.tokens_in_flight -= tokens;
+  state.in_flight.pop_front();
+  results_.push_back(std::move(result));
+  return true;
 }
 
 std::optional<StepResult> ClusterPipeline::NextResult(absl::Duration timeout) {
-  const absl::Time until = absl::Now() + timeout;
-  do {
-    bool late = false;
-    {
-      absl::MutexLock lock(&mu_);
-      if (!ended_.ok() && !in_flight_.empty()) return TakeLost();
-      if (in_flight_.empty()) {
-        // Nothing to wait for, but the caller must not spin.
-        mu_.AwaitWithDeadline(absl::Condition(this, &ClusterPipeline::HasSteps), until);
-        return std::nullopt;
-      }
-      late = absl::Now() > in_flight_.front().due;
-    }
-    if (late) {
-      End(absl::UnavailableError("a step took far longer than the nodes' speed explains"));
-      continue;
-    }
-    const std::optional<HopFrame> hop = Receive(until);
-    if (!hop) continue;
-    std::optional<StepResult> result = Accept(*hop);
-    if (result) return result;
-  } while (absl::Now() < until);
-  return std::nullopt;
+  absl::MutexLock lock(&mu_);
+  mu_.AwaitWithTimeout(absl::Condition(this, &ClusterPipeline::HasResult), timeout);
+  if (results_.empty()) return std::nullopt;
+  StepResult result = std::move(results_.front());
+  results_.pop_front();
+  --chains_[result.chain].untaken;
+  return result;
 }
 
 absl::Status ClusterPipeline::Probe(absl::Duration timeout) {
@@ -156,16 +205,18 @@ absl::Status ClusterPipeline::Probe(absl::Duration timeout) {
   Step step;
   step.epoch = options_.capacity.epoch;
   step.spans.push_back({kProbeSequence, 0, 1});
-  Matrix hidden(1, options_.d_model);
-  for (size_t i = 0; i < options_.d_model; ++i) {
-    hidden.row(0)[i] = static_cast<float>(static_cast<int>(i % 17) - 8) / 8;
-  }
   Step release;
   release.epoch = step.epoch;
   release.trims.push_back({kProbeSequence, 0});
-  RETURN_IF_ERROR(Submit(std::move(step), 0, std::move(hidden)));
-  RETURN_IF_ERROR(Submit(std::move(release), 0, Matrix(0, options_.d_model)));
-  for (int i = 0; i < 2; ++i) {
+  for (size_t chain = 0; chain < edges_.size(); ++chain) {
+    Matrix hidden(1, options_.d_model);
+    for (size_t i = 0; i < options_.d_model; ++i) {
+      hidden.row(0)[i] = static_cast<float>(static_cast<int>(i % 17) - 8) / 8;
+    }
+    RETURN_IF_ERROR(Submit(step, chain, std::move(hidden)));
+    RETURN_IF_ERROR(Submit(release, chain, Matrix(0, options_.d_model)));
+  }
+  for (size_t i = 0; i < 2 * edges_.size(); ++i) {
     const std::optional<StepResult> result = NextResult(until - absl::Now());
     if (!result) return absl::UnavailableError("the first step came not back in time");
     RETURN_IF_ERROR(result->status);

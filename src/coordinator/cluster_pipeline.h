@@ -1,4 +1,4 @@
-// One epoch over workers: steps go to the first stage, results come from the last.
+// One epoch over workers: steps go to the first stage of their chain, results come from its last.
 #ifndef EFEDLLM_COORDINATOR_CLUSTER_PIPELINE_H_
 #define EFEDLLM_COORDINATOR_CLUSTER_PIPELINE_H_
 
@@ -6,15 +6,20 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "cluster/stage_times.h"
 #include "common/ids.h"
+#include "coordinator/hop_inbox.h"
+#include "coordinator/hop_relay.h"
 #include "coordinator/pipeline.h"
 #include "net/hop.h"
 #include "svd/codec.h"
@@ -22,39 +27,49 @@
 
 namespace efedllm {
 
-// Where the last stages' frames arrive. One for the process; epochs take turns.
-struct HopInbox {
-  HopReceiver& receiver;
-  absl::Mutex mu;  // held while somebody asks the receiver
-};
-
 struct ClusterPipelineOptions {
   PipelineCapacity capacity;
   size_t d_model = 0;
   CodecId codec = CodecId::kF32;
-  NodeId last_node;  // whose frames are results
-  // Of one step of so many tokens, all stages. A step fails the epoch when it takes far longer.
-  std::function<absl::Duration(size_t tokens)> estimate;
+  // Of one step of so many tokens through all stages of a chain, before any was measured. A step
+  // fails the epoch when it takes far longer.
+  std::function<absl::Duration(size_t chain, size_t tokens)> estimate;
   absl::Duration least_deadline = absl::Seconds(10);
   // Called once, when the epoch ends, by whichever thread ends it, with no lock held.
   std::function<void(const absl::Status& why)> on_end;
 };
 
+// The coordinator's ends of a chain.
+struct ChainEdges {
+  std::unique_ptr<HopSender> first;
+  NodeId last;  // whose frames are results
+};
+
+// Frames of `from` go on to `to` unread.
+struct RelayedEdge {
+  NodeId from;
+  std::unique_ptr<HopSender> to;
+  size_t chain = 0;
+};
+
 // The epoch ends once: by End, by a broken hop, by a step that takes too long, or by a peer that
 // answers with what was not asked. Then every step in flight yields Unavailable.
-class ClusterPipeline final : public Pipeline {
+class ClusterPipeline final : public Pipeline, public HopSink {
  public:
-  // first: the hop to the first stage. inbox is borrowed and outlives this; the pipeline that used
-  // it before has ended.
-  ClusterPipeline(const ClusterPipelineOptions& options, std::unique_ptr<HopSender> first,
-                  HopInbox& inbox);
+  // Serves from inbox, in place of the pipeline before it, which has ended. edges: by chain.
+  static std::shared_ptr<ClusterPipeline> Open(const ClusterPipelineOptions& options,
+                                               std::vector<ChainEdges> edges,
+                                               std::vector<RelayedEdge> relayed, HopInbox& inbox);
 
   absl::StatusOr<PipelineCapacity> Capacity() const override ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Submit(Step step, size_t chain, Matrix hidden) override ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<StepResult> NextResult(absl::Duration timeout) override ABSL_LOCKS_EXCLUDED(mu_);
   void SetActiveSequences(size_t) override {}
 
-  // Sends one made-up token through all stages and back, and frees it again. Before the epoch is
+  void OnFrame(const HopFrame& frame) override ABSL_LOCKS_EXCLUDED(mu_);
+  void OnTick() override ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Sends one made-up token through every chain and back, and frees it again. Before the epoch is
   // anybody else's.
   absl::Status Probe(absl::Duration timeout);
 
@@ -63,33 +78,44 @@ class ClusterPipeline final : public Pipeline {
   // OK while the epoch lives. Cheap.
   absl::Status ended() const ABSL_LOCKS_EXCLUDED(mu_);
 
+  // What the steps of this epoch took so far, by chain.
+  std::vector<ChainTimes> Times() const ABSL_LOCKS_EXCLUDED(mu_);
+
  private:
   struct InFlight {
-    Step step;       // as it is on the wire
-    StepId id;       // the caller's
+    Step step;  // as it is on the wire
+    StepId id;  // the caller's
+    absl::Time submitted;
     absl::Time due;  // by the system's clock, like the transport's
   };
+  struct ChainState {
+    uint64_t next_step = 1;
+    size_t untaken = 0;  // submitted, and the result not taken yet: these are bounded
+    size_t tokens_in_flight = 0;
+    std::deque<InFlight> in_flight;
+    ChainTimes times;
+  };
 
-  absl::Duration Deadline(size_t tokens) const;
-  std::optional<HopFrame> Receive(absl::Time until);
-  // The result of the oldest step, if the frame is one.
-  std::optional<StepResult> Accept(const HopFrame& hop) ABSL_LOCKS_EXCLUDED(mu_);
-  // That of the oldest step, once the epoch has ended; nullopt: none is in flight.
-  std::optional<StepResult> TakeLost() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool HasSteps() const ABSL_SHARED_LOCKS_REQUIRED(mu_) { return !in_flight_.empty(); }
+  ClusterPipeline(const ClusterPipelineOptions& options, std::vector<ChainEdges> edges,
+                  std::vector<RelayedEdge> relayed);
+
+  absl::Duration Deadline(size_t chain) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  void OnResult(size_t chain, const HopFrame& frame) ABSL_LOCKS_EXCLUDED(mu_);
+  // False: it is not that of the chain's oldest step.
+  bool Accept(size_t chain, const HopFrame& hop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool HasResult() const ABSL_SHARED_LOCKS_REQUIRED(mu_) { return !results_.empty(); }
 
   // Constant after construction.
   const ClusterPipelineOptions options_;
-  const std::unique_ptr<HopSender> first_;
-  HopInbox& inbox_;
+  const std::vector<ChainEdges> edges_;
+  std::map<NodeId, std::unique_ptr<HopRelay>> relays_;  // by whose frames they pass on
 
-  StepFrame frame_;  // of the thread that takes results
+  StepFrame frame_;  // of the inbox's thread
 
   mutable absl::Mutex mu_;
   absl::Status ended_ ABSL_GUARDED_BY(mu_);
-  uint64_t next_step_ ABSL_GUARDED_BY(mu_) = 1;
-  size_t tokens_in_flight_ ABSL_GUARDED_BY(mu_) = 0;
-  std::deque<InFlight> in_flight_ ABSL_GUARDED_BY(mu_);
+  std::vector<ChainState> chains_ ABSL_GUARDED_BY(mu_);
+  std::deque<StepResult> results_ ABSL_GUARDED_BY(mu_);  // bounded by the steps in flight
 };
 
 }  // namespace efedllm

@@ -230,7 +230,7 @@ absl::Status Coordinator::Parts::Listen() {
                    EpochBuilder::LayerCosts(model->config, model->file, kv_type));
   receiver =
       std::make_unique<HopReceiver>(*transport, MaxStepFrameBytes(limits, model->config.d_model));
-  inbox.reset(new HopInbox{*receiver, {}});
+  inbox = std::make_unique<HopInbox>(*receiver);
   builder =
       std::make_unique<EpochBuilder>(EpochParts{*database, *transport, model->file, model->config,
                                                 *hasher, *weight_cache, *weights, *inbox, compute},
@@ -315,6 +315,7 @@ Coordinator::~Coordinator() {
   parts_->prober.reset();
   parts_->admin_service.reset();
   parts_->scheduler.reset();
+  if (parts_->inbox) parts_->inbox->Stop();
   if (parts_->receiver) parts_->receiver->Shutdown();
   if (parts_->server) parts_->server->Shutdown(absl::ToChronoTime(absl::Now() + kServerShutdown));
   parts_->server.reset();

@@ -59,26 +59,42 @@ absl::StatusOr<std::vector<Assignment>> EpochBuilder::Assignments(
   return assignments;
 }
 
-void EpochBuilder::SetUpstream(const StagePlan& plan) {
-  parts_.inbox.receiver.SetUpstream(plan.chains.front().stages.back().node);
+void EpochBuilder::SetUpstreams(const StagePlan& plan) {
+  std::vector<NodeId> upstreams;
+  for (const Chain& chain : plan.chains) {
+    for (const Stage& stage : chain.stages) {
+      if (stage.relayed || &stage == &chain.stages.back()) upstreams.push_back(stage.node);
+    }
+  }
+  parts_.inbox.receiver().SetUpstreams(std::move(upstreams));
 }
 
 std::shared_ptr<ClusterPipeline> EpochBuilder::OverWorkers(
-    const StagePlan& plan, const HopTarget& first,
-    std::function<absl::Duration(size_t tokens)> estimate,
+    const StagePlan& plan, const std::vector<HopTarget>& targets,
+    std::function<absl::Duration(size_t chain, size_t tokens)> estimate,
     std::function<void(const absl::Status&)> on_end) {
   ClusterPipelineOptions options;
   options.capacity.epoch = plan.epoch;
-  const Chain& chain = plan.chains.front();
-  options.capacity.chains = {{chain.stages.size(), chain.kv_tokens}};
   options.capacity.limits = options_.limits;
   options.d_model = parts_.config.d_model;
   options.codec = options_.codec;
-  options.last_node = chain.stages.back().node;
   options.estimate = std::move(estimate);
   options.on_end = std::move(on_end);
-  return std::make_shared<ClusterPipeline>(
-      options, HopSender::Open(parts_.transport, first.address, first.node), parts_.inbox);
+  const auto open = [this](const HopTarget& target) {
+    return HopSender::Open(parts_.transport, target.address, target.node);
+  };
+  std::vector<ChainEdges> edges;
+  std::vector<RelayedEdge> relayed;
+  auto target = targets.begin();
+  for (const Chain& chain : plan.chains) {
+    options.capacity.chains.push_back({chain.stages.size(), chain.kv_tokens});
+    edges.push_back({open(*target), chain.stages.back().node});
+    for (const Stage& stage : chain.stages) {
+      ++target;
+      if (stage.relayed) relayed.push_back({stage.node, open(*target), edges.size() - 1});
+    }
+  }
+  return ClusterPipeline::Open(options, std::move(edges), std::move(relayed), parts_.inbox);
 }
 
 absl::StatusOr<std::shared_ptr<Pipeline>> EpochBuilder::Alone(const StagePlan& plan) {

@@ -75,11 +75,12 @@ class EpochBuilder {
   absl::StatusOr<std::vector<Assignment>> Assignments(const StagePlan& plan,
                                                       const std::vector<HopTarget>& targets);
 
-  // Results are accepted from the plan's last stages alone.
-  void SetUpstream(const StagePlan& plan);
+  // Frames are accepted from the plan's last stages and from those whose edge is relayed.
+  void SetUpstreams(const StagePlan& plan);
+  // targets: as for Assignments.
   std::shared_ptr<ClusterPipeline> OverWorkers(
-      const StagePlan& plan, const HopTarget& first,
-      std::function<absl::Duration(size_t tokens)> estimate,
+      const StagePlan& plan, const std::vector<HopTarget>& targets,
+      std::function<absl::Duration(size_t chain, size_t tokens)> estimate,
       std::function<void(const absl::Status&)> on_end);
 
   // All layers in this process. Waits for the last such pipeline to go.

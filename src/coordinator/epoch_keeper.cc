@@ -293,6 +293,15 @@ void EpochKeeper::EndEpoch(const std::string& why) {
   if (pipeline) pipeline->End(Unavailable(why));
 }
 
+std::vector<HopTarget> EpochKeeper::Targets(const std::vector<Stage>& stages) {
+  std::vector<HopTarget> targets;
+  for (const Stage& stage : stages) {
+    const Member* member = membership_.Find(stage.node);
+    targets.push_back({stage.node, member == nullptr ? "" : member->hello.hop_address});
+  }
+  return targets;
+}
+
 absl::Status EpochKeeper::Assign(StagePlan plan, const std::vector<NodeId>& considered) {
   EndEpoch("preparing the weights");
   ASSIGN_OR_RETURN(plan.epoch, builder_.NextEpoch());
@@ -300,13 +309,10 @@ absl::Status EpochKeeper::Assign(StagePlan plan, const std::vector<NodeId>& cons
   std::vector<HopTarget> targets;
   {
     absl::MutexLock lock(&mu_);
-    for (const Stage& stage : stages) {
-      const Member* member = membership_.Find(stage.node);
-      targets.push_back({stage.node, member == nullptr ? "" : member->hello.hop_address});
-    }
+    targets = Targets(stages);
   }
   ASSIGN_OR_RETURN(const std::vector<Assignment> assignments, builder_.Assignments(plan, targets));
-  builder_.SetUpstream(plan);
+  builder_.SetUpstreams(plan);
 
   absl::MutexLock lock(&mu_);
   preparing_.clear();
@@ -343,23 +349,22 @@ void EpochKeeper::TryAndServe() {
   StagePlan plan;
   std::vector<PlannerNode> nodes;
   std::vector<Stage> stages;
-  HopTarget first;
+  std::vector<HopTarget> targets;
   {
     absl::MutexLock lock(&mu_);
     plan = present_.plan;
     stages = plan.AllStages();
-    const Member* member = membership_.Find(stages.front().node);
-    first = {member->node, member->hello.hop_address};
+    targets = Targets(stages);
     std::vector<Candidate> holders;
     for (const Stage& stage : stages) holders.push_back({stage.node, absl::Time()});
     nodes = membership_.PlannerNodes(holders);
   }
   const Epoch epoch = plan.epoch;
-  const auto estimate = [plan, nodes, layers = options_.layers](size_t tokens) {
-    return EstimateStep(plan.chains.front(), layers, nodes, tokens);
+  const auto estimate = [plan, nodes, layers = options_.layers](size_t chain, size_t tokens) {
+    return EstimateStep(plan.chains[chain], layers, nodes, tokens);
   };
   const std::shared_ptr<ClusterPipeline> pipeline = builder_.OverWorkers(
-      plan, first, estimate,
+      plan, targets, estimate,
       [this, epoch](const absl::Status& why) { Break(epoch, std::string(why.message()), false); });
   {
     // From here on, Break ends the probe too.
@@ -367,7 +372,7 @@ void EpochKeeper::TryAndServe() {
     if (present_.state != PlanState::kLoading || present_.plan.epoch != epoch) return;
     present_.pipeline = pipeline;
   }
-  const absl::Status probed = pipeline->Probe(kProbeTimeout + 20 * estimate(1));
+  const absl::Status probed = pipeline->Probe(kProbeTimeout + 20 * estimate(0, 1));
   if (!probed.ok()) {
     const std::string why = absl::StrCat("its trial failed: ", probed.message());
     Break(epoch, why, false);

@@ -42,6 +42,7 @@ struct StepResult {
   absl::Status status;  // Unavailable or Aborted: the epoch is over, all its KV is lost, replay;
                         // others: the step was wrong
   std::vector<StageTiming> timings;  // of the stages in their order, as far as the step came
+  absl::Time returned;               // when it was here, to wait for NextResult; with timings
 };
 
 // Thread-safe. One thread (the scheduler's) submits and takes results.

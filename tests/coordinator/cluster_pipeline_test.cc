@@ -70,12 +70,12 @@ class ClusterPipelineTest : public testing::Test {
     options.capacity.chains = {{2, 0}};
     options.capacity.limits = Limits();
     options.d_model = kWidth;
-    options.last_node = kWorker;
-    options.estimate = [](size_t) { return absl::ZeroDuration(); };
+    options.estimate = [](size_t, size_t) { return absl::ZeroDuration(); };
     options.least_deadline = absl::Milliseconds(500);
     options.on_end = [this](const absl::Status&) { ++ends_; };
-    pipeline_ = std::make_unique<ClusterPipeline>(
-        options, HopSender::Open(coordinator_.transport, worker_.address(), kWorker), inbox_);
+    std::vector<ChainEdges> edges;
+    edges.push_back({HopSender::Open(coordinator_.transport, worker_.address(), kWorker), kWorker});
+    pipeline_ = ClusterPipeline::Open(options, std::move(edges), {}, inbox_);
   }
 
   // The worker answers each frame like this; nullopt: not at all.
@@ -117,13 +117,14 @@ class ClusterPipelineTest : public testing::Test {
     EXPECT_TRUE(absl::IsUnavailable(result.status)) << result.status;
     EXPECT_THAT(std::string(result.status.message()), HasSubstr(why));
     EXPECT_TRUE(absl::IsUnavailable(pipeline_->Capacity().status()));
+    for (int i = 0; i < 500 && ends_ == 0; ++i) absl::SleepFor(absl::Milliseconds(10));
     EXPECT_EQ(ends_, 1);
   }
 
   Endpoint coordinator_{kCoordinatorNode}, worker_{kWorker};
-  HopInbox inbox_{coordinator_.receiver, {}};
+  HopInbox inbox_{coordinator_.receiver};
   std::atomic<int> ends_ = 0;
-  std::unique_ptr<ClusterPipeline> pipeline_;
+  std::shared_ptr<ClusterPipeline> pipeline_;
   std::atomic<bool> stop_ = false;
   std::thread thread_;
 };
@@ -165,8 +166,10 @@ TEST_F(ClusterPipelineTest, EndsWhenAResultIsMalformed) {
 }
 
 TEST_F(ClusterPipelineTest, EndsWhenAResultIsOfAnotherStep) {
-  Play([](const StepFrame& frame) {
+  Play([](const StepFrame& frame) -> std::optional<grpc::ByteBuffer> {
+    if (frame.step.id.v == 1) return std::nullopt;
     StepFrame other = frame;
+    other.step.id = StepId{1};
     other.step.spans[0].first_position += 1;
     return Negate(other);
   });
@@ -211,6 +214,158 @@ TEST_F(ClusterPipelineTest, EndWakesAThreadThatWaits) {
   ender.join();
   pipeline_->End(absl::UnavailableError("again"));
   EXPECT_EQ(ends_, 1);
+}
+
+TEST_F(ClusterPipelineTest, AResultThatComesTwiceEndsTheEpoch) {
+  Play([](const StepFrame& frame) {
+    if (frame.step.id.v == 2) {
+      StepFrame first = frame;
+      first.step.id = StepId{1};
+      return Negate(first);
+    }
+    return Negate(frame);
+  });
+  ASSERT_TRUE(Submit(1, 1).ok());
+  EXPECT_TRUE(Next().status.ok());
+  ASSERT_TRUE(Submit(2, 1).ok());
+  ExpectLost("nobody waits for");
+}
+
+TEST_F(ClusterPipelineTest, LearnsWhatStepsTake) {
+  Play([](const StepFrame& frame) -> std::optional<grpc::ByteBuffer> {
+    const std::vector<StageTiming> timings = {{NodeId{41}, 0, 0, 0, 7000, 0},
+                                              {kWorker, 0, 0, 0, 3000, 0}};
+    return StepToWire(frame.step, frame.hidden.ref(), CodecId::kF32, timings);
+  });
+  for (uint64_t i = 0; i < 5; ++i) {
+    ASSERT_TRUE(Submit(i, 1).ok());
+    EXPECT_EQ(Next().timings.size(), 2u);
+  }
+  const std::vector<ChainTimes> times = pipeline_->Times();
+  ASSERT_TRUE(times[0].known());
+  EXPECT_NEAR(times[0].stage(0).Seconds(1), 0.007, 1e-6);
+  EXPECT_NEAR(times[0].stage(1).Seconds(1), 0.003, 1e-6);
+}
+
+// Workers that this test plays, each answering with a number of its own.
+class SeveralWorkers : public testing::Test {
+ protected:
+  static constexpr NodeId kFirst{1}, kSecond{2};
+
+  // Adds `add` to all values of what comes in, and sends it to `to`.
+  void Play(Endpoint& worker, const std::string& to, NodeId peer, float add) {
+    threads_.emplace_back([this, &worker, to, peer, add] {
+      const auto sender = HopSender::Open(worker.transport, to, peer);
+      StepFrame frame;
+      while (!stop_) {
+        const auto hop = worker.receiver.Next(absl::Milliseconds(10));
+        if (!hop || !StepFromWire(hop->bytes, Limits(), kWidth, frame).ok()) continue;
+        for (float& value : frame.hidden.ref().span()) value += add;
+        sender->Send(StepToWire(frame.step, frame.hidden.ref(), CodecId::kF32), absl::Seconds(5))
+            .IgnoreError();
+      }
+    });
+  }
+  ClusterPipelineOptions Options() {
+    ClusterPipelineOptions options;
+    options.capacity.epoch = kEpoch;
+    options.capacity.limits = Limits();
+    options.d_model = kWidth;
+    options.estimate = [](size_t, size_t) { return absl::ZeroDuration(); };
+    return options;
+  }
+  std::unique_ptr<HopSender> To(Endpoint& worker, NodeId peer) {
+    return HopSender::Open(coordinator_.transport, worker.address(), peer);
+  }
+  absl::Status Submit(ClusterPipeline& pipeline, uint64_t id, size_t chain) {
+    Step step;
+    step.epoch = kEpoch;
+    step.id = StepId{id};
+    step.spans.push_back({SequenceId{id}, 0, 1});
+    return pipeline.Submit(std::move(step), chain, Matrix(1, kWidth));
+  }
+  void TearDown() override {
+    stop_ = true;
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  Endpoint coordinator_{kCoordinatorNode}, first_{kFirst}, second_{kSecond};
+  HopInbox inbox_{coordinator_.receiver};
+  std::atomic<bool> stop_ = false;
+  std::vector<std::thread> threads_;
+};
+
+TEST_F(SeveralWorkers, ChainsOfOneEpochComputeSideBySide) {
+  coordinator_.receiver.SetUpstreams({kFirst, kSecond});
+  first_.receiver.SetUpstream(kCoordinatorNode);
+  second_.receiver.SetUpstream(kCoordinatorNode);
+  Play(first_, coordinator_.address(), kCoordinatorNode, 1);
+  Play(second_, coordinator_.address(), kCoordinatorNode, 2);
+  ClusterPipelineOptions options = Options();
+  options.capacity.chains = {{1, 100}, {1, 200}};
+  std::vector<ChainEdges> edges;
+  edges.push_back({To(first_, kFirst), kFirst});
+  edges.push_back({To(second_, kSecond), kSecond});
+  const auto pipeline = ClusterPipeline::Open(options, std::move(edges), {}, inbox_);
+  ASSERT_TRUE(pipeline->Probe(absl::Seconds(20)).ok());
+  for (uint64_t i = 0; i < 8; ++i) ASSERT_TRUE(Submit(*pipeline, 10 + i, i % 2).ok());
+  EXPECT_TRUE(absl::IsAborted(pipeline->Submit(Step(), 0, Matrix(0, kWidth))));
+  uint64_t next[2] = {10, 11};
+  for (int i = 0; i < 8; ++i) {
+    const std::optional<StepResult> result = pipeline->NextResult(absl::Seconds(20));
+    ASSERT_TRUE(result.has_value());
+    ASSERT_LT(result->chain, 2u);
+    EXPECT_EQ(result->id.v, next[result->chain]) << "each chain keeps its order";
+    next[result->chain] += 2;
+    EXPECT_EQ(result->hidden.ref().row(0)[0], result->chain == 0 ? 1.F : 2.F);
+  }
+}
+
+TEST_F(SeveralWorkers, PassesOnFramesBetweenWorkersThatCannotReachEachOther) {
+  coordinator_.receiver.SetUpstreams({kFirst, kSecond});
+  first_.receiver.SetUpstream(kCoordinatorNode);
+  second_.receiver.SetUpstream(kCoordinatorNode);
+  Play(first_, coordinator_.address(), kCoordinatorNode, 1);
+  Play(second_, coordinator_.address(), kCoordinatorNode, 2);
+  ClusterPipelineOptions options = Options();
+  options.capacity.chains = {{2, 100}};
+  std::vector<ChainEdges> edges;
+  edges.push_back({To(first_, kFirst), kSecond});
+  std::vector<RelayedEdge> relayed;
+  relayed.push_back({kFirst, To(second_, kSecond), 0});
+  const auto pipeline =
+      ClusterPipeline::Open(options, std::move(edges), std::move(relayed), inbox_);
+  ASSERT_TRUE(pipeline->Probe(absl::Seconds(20)).ok());
+  for (uint64_t i = 0; i < 12; ++i) ASSERT_TRUE(Submit(*pipeline, i, 0).ok());
+  for (uint64_t i = 0; i < 12; ++i) {
+    const std::optional<StepResult> result = pipeline->NextResult(absl::Seconds(20));
+    ASSERT_TRUE(result.has_value());
+    EXPECT_EQ(result->id.v, i);
+    EXPECT_EQ(result->hidden.ref().row(0)[0], 3.F);
+  }
+}
+
+TEST_F(SeveralWorkers, ARelayedEdgeThatBreaksEndsTheEpoch) {
+  coordinator_.receiver.SetUpstreams({kFirst, kSecond});
+  first_.receiver.SetUpstream(kCoordinatorNode);
+  Play(first_, coordinator_.address(), kCoordinatorNode, 1);
+  ClusterPipelineOptions options = Options();
+  options.capacity.chains = {{2, 100}};
+  std::vector<ChainEdges> edges;
+  edges.push_back({To(first_, kFirst), kSecond});
+  std::vector<RelayedEdge> relayed;
+  second_.receiver.Shutdown();
+  second_.server->Shutdown();
+  relayed.push_back({kFirst, To(second_, kSecond), 0});
+  const auto pipeline =
+      ClusterPipeline::Open(options, std::move(edges), std::move(relayed), inbox_);
+  for (uint64_t i = 0; i < 8 && Submit(*pipeline, i, 0).ok(); ++i) {
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  const std::optional<StepResult> result = pipeline->NextResult(absl::Seconds(20));
+  ASSERT_TRUE(result.has_value());
+  EXPECT_TRUE(absl::IsUnavailable(result->status));
+  EXPECT_THAT(std::string(result->status.message()), HasSubstr("through the coordinator broke"));
 }
 
 }  // namespace
