@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "app/coord_options.h"
 #include "app/daemon.h"
+#include "common/file.h"
 #include "common/ids.h"
 #include "common/status_macros.h"
 #include "common/units.h"
@@ -34,6 +35,8 @@ struct AdminFlags {
   std::string ttl = "24h";
   uint64_t uses = 0;
   std::string id;
+  std::string request;
+  std::string output;
 };
 
 using Stub = v1::Admin::Stub;
@@ -50,8 +53,10 @@ absl::StatusOr<std::unique_ptr<Stub>> Connect(const AdminFlags& flags) {
                      "; is it running, is this its user, and is this its --state-dir?"));
   }
   setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);  // it is our own coordinator, and traces are long
   return v1::Admin::NewStub(
-      grpc::CreateChannel("unix:" + socket, grpc::InsecureChannelCredentials()));
+      grpc::CreateCustomChannel("unix:" + socket, grpc::InsecureChannelCredentials(), arguments));
 }
 
 void SetDeadline(grpc::ClientContext& context) {
@@ -79,7 +84,8 @@ nlohmann::json NodeJson(const v1::NodeStatus& node) {
           {"bytes_out_per_step", node.bytes_out_per_step()},
           {"kv_tokens_used", node.kv_tokens_used()},
           {"heartbeat_age_seconds", node.heartbeat_age_seconds()},
-          {"work_gflop", node.work_gflop()}};
+          {"work_gflop", node.work_gflop()},
+          {"busy", node.busy()}};
 }
 
 nlohmann::json StatusJson(const v1::StatusReply& status) {
@@ -109,10 +115,10 @@ void PrintNode(const v1::NodeStatus& node) {
   if (state == "fetching" && node.bytes_total() > 0) {
     absl::StrAppend(&state, " ", node.bytes_held() * 100 / node.bytes_total(), "%");
   }
-  absl::PrintF("%-16.16s  %-16.16s  %-14.14s  %-9s %7d  %9s  %8d  %8.2f  %9s  %6.1fs\n",
+  absl::PrintF("%-16.16s  %-16.16s  %-14.14s  %-9s %7d  %9s  %8d  %8.2f  %3.0f%%  %9s  %6.1fs\n",
                NodeName(NodeId{node.node()}), node.name(), state, layers, node.threads(),
                FormatBytes(node.memory_bytes()), node.tokens(), node.compute_millis_per_step(),
-               FormatBytes(static_cast<uint64_t>(node.bytes_out_per_step())),
+               100 * node.busy(), FormatBytes(static_cast<uint64_t>(node.bytes_out_per_step())),
                node.heartbeat_age_seconds());
 }
 
@@ -129,8 +135,9 @@ void PrintStatus(const v1::StatusReply& status) {
     absl::PrintF("\nno workers\n");
     return;
   }
-  absl::PrintF("\n%-16s  %-16s  %-14s  %-9s %7s  %9s  %8s  %8s  %9s  %7s\n", "NODE", "NAME",
-               "STATE", "LAYERS", "THREADS", "MEMORY", "TOKENS", "MS/STEP", "BYTES/HOP", "HEARD");
+  absl::PrintF("\n%-16s  %-16s  %-14s  %-9s %7s  %9s  %8s  %8s  %4s  %9s  %7s\n", "NODE", "NAME",
+               "STATE", "LAYERS", "THREADS", "MEMORY", "TOKENS", "MS/STEP", "BUSY", "BYTES/HOP",
+               "HEARD");
   for (const v1::NodeStatus& node : status.nodes()) PrintNode(node);
 }
 
@@ -222,16 +229,30 @@ absl::Status RunTokenRevoke(const AdminFlags& flags) {
   return absl::OkStatus();
 }
 
-void AddCommonFlags(CLI::App& command, AdminFlags& flags) {
-  command.add_option("--state-dir", flags.state_dir,
-                     "The coordinator's; default: as efedllm-coord's");
+absl::Status RunTrace(const AdminFlags& flags) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Stub> stub, Connect(flags));
+  grpc::ClientContext context;
+  SetDeadline(context);
+  v1::TraceRequest request;
+  request.set_request(flags.request);
+  v1::TraceReply reply;
+  RETURN_IF_ERROR(FromGrpc(stub->GetTrace(&context, request, &reply)));
+  if (!flags.output.empty()) {
+    return WriteFileAtomically(flags.output, reply.chrome_json() + "\n", 0644);
+  }
+  std::printf("%s\n", reply.chrome_json().c_str());
+  return absl::OkStatus();
+}
+
+void AddJsonFlag(CLI::App& command, AdminFlags& flags) {
   command.add_flag("--json", flags.json, "For machines");
 }
 
 // Runs `run` when the subcommand was named.
 void OnCommand(CLI::App& command, std::shared_ptr<AdminFlags> flags, int& exit_code,
                std::function<absl::Status(const AdminFlags&)> run) {
-  AddCommonFlags(command, *flags);
+  command.add_option("--state-dir", flags->state_dir,
+                     "The coordinator's; default: as efedllm-coord's");
   command.callback([flags = std::move(flags), run = std::move(run), &exit_code] {
     const absl::Status status = run(*flags);
     if (status.ok()) return;
@@ -244,7 +265,19 @@ void OnCommand(CLI::App& command, std::shared_ptr<AdminFlags> flags, int& exit_c
 
 void AddStatusCommand(CLI::App& root, int& exit_code) {
   CLI::App* command = root.add_subcommand("status", "Show a running coordinator's cluster");
-  OnCommand(*command, std::make_shared<AdminFlags>(), exit_code, RunStatus);
+  auto flags = std::make_shared<AdminFlags>();
+  AddJsonFlag(*command, *flags);
+  OnCommand(*command, flags, exit_code, RunStatus);
+}
+
+void AddTraceCommand(CLI::App& root, int& exit_code) {
+  CLI::App* command = root.add_subcommand(
+      "trace", "Show where a request's time went, as Chrome trace JSON for ui.perfetto.dev");
+  auto flags = std::make_shared<AdminFlags>();
+  command->add_option("--request", flags->request,
+                      "The \"id\" of its reply; default: the request that began last");
+  command->add_option("--output", flags->output, "A file for the JSON; default: standard output");
+  OnCommand(*command, flags, exit_code, RunTrace);
 }
 
 void AddTokenCommand(CLI::App& root, int& exit_code) {
@@ -258,14 +291,18 @@ void AddTokenCommand(CLI::App& root, int& exit_code) {
       ->capture_default_str();
   create->add_option("--uses", create_flags->uses, "How many workers it admits; 0: any number")
       ->capture_default_str();
+  AddJsonFlag(*create, *create_flags);
   OnCommand(*create, create_flags, exit_code, RunTokenCreate);
 
   CLI::App* list = tokens->add_subcommand("list", "List all join tokens, without their secrets");
-  OnCommand(*list, std::make_shared<AdminFlags>(), exit_code, RunTokenList);
+  auto list_flags = std::make_shared<AdminFlags>();
+  AddJsonFlag(*list, *list_flags);
+  OnCommand(*list, list_flags, exit_code, RunTokenList);
 
   CLI::App* revoke = tokens->add_subcommand("revoke", "Let a join token admit nobody any more");
   auto revoke_flags = std::make_shared<AdminFlags>();
   revoke->add_option("ID", revoke_flags->id, "As `efedllm-ctl token list` shows it")->required();
+  AddJsonFlag(*revoke, *revoke_flags);
   OnCommand(*revoke, revoke_flags, exit_code, RunTokenRevoke);
 }
 

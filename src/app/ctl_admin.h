@@ -11,6 +11,7 @@ namespace efedllm {
 // to 1 if it failed (the reason goes to stderr). exit_code must outlive root's parsing.
 void AddStatusCommand(CLI::App& root, int& exit_code);
 void AddTokenCommand(CLI::App& root, int& exit_code);
+void AddTraceCommand(CLI::App& root, int& exit_code);
 
 }  // namespace efedllm
 

@@ -11,6 +11,8 @@
 #include "coordinator/epoch_keeper.h"
 #include "coordinator/join_tokens.h"
 #include "coordinator/scheduler.h"
+#include "coordinator/stage_meters.h"
+#include "coordinator/trace_store.h"
 #include "wire/admin_service.h"
 
 namespace efedllm {
@@ -26,11 +28,14 @@ struct ServedFacts {
 class AdminService final : public v1::Admin::CallbackService {
  public:
   AdminService(const Clock& clock, const EpochKeeper& keeper, const Scheduler& scheduler,
-               JoinTokens& tokens, const ServedFacts& facts)
+               JoinTokens& tokens, const TraceStore& traces, const StageMeters& meters,
+               const ServedFacts& facts)
       : clock_(clock),
         keeper_(keeper),
         scheduler_(scheduler),
         tokens_(tokens),
+        traces_(traces),
+        meters_(meters),
         facts_(facts),
         started_(clock.Now()) {}
 
@@ -46,12 +51,17 @@ class AdminService final : public v1::Admin::CallbackService {
   grpc::ServerUnaryReactor* RevokeToken(grpc::CallbackServerContext* context,
                                         const v1::RevokeTokenRequest* request,
                                         v1::RevokeTokenReply* reply) override;
+  grpc::ServerUnaryReactor* GetTrace(grpc::CallbackServerContext* context,
+                                     const v1::TraceRequest* request,
+                                     v1::TraceReply* reply) override;
 
  private:
   const Clock& clock_;
   const EpochKeeper& keeper_;
   const Scheduler& scheduler_;
   JoinTokens& tokens_;
+  const TraceStore& traces_;
+  const StageMeters& meters_;
   const ServedFacts facts_;
   const absl::Time started_;
 };

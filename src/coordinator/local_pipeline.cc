@@ -105,7 +105,8 @@ void LocalPipeline::Run() {
     StageTiming timing;  // of node 0, the coordinator itself
     timing.received_micros = absl::ToUnixMicros(work->submitted);
     timing.queue_micros = TimingMicros(begun - work->submitted);
-    timing.compute_micros = TimingMicros(absl::Now() - begun);
+    result.returned = absl::Now();
+    timing.compute_micros = TimingMicros(result.returned - begun);
     result.timings.push_back(timing);
     if (result.status.ok()) result.hidden = std::move(work->hidden);
     // Waits only if nobody takes results; refused only when closed.

@@ -107,11 +107,12 @@ struct OpenAiApi::Impl {
   using Route = void (Impl::*)(HttpExchange&);
 
   Impl(const Clock& clock, const ServedModel& model, Scheduler& scheduler,
-       prometheus::Registry& registry)
+       prometheus::Registry& registry, const prometheus::Collectable* cluster_metrics)
       : clock(clock),
         model(model),
         scheduler(scheduler),
         registry(registry),
+        cluster_metrics(cluster_metrics),
         created(absl::ToUnixSeconds(clock.Now())),
         requests(prometheus::BuildCounter()
                      .Name("efedllm_http_requests_total")
@@ -139,6 +140,7 @@ struct OpenAiApi::Impl {
   const ServedModel& model;
   Scheduler& scheduler;
   prometheus::Registry& registry;
+  const prometheus::Collectable* const cluster_metrics;
   const int64_t created;
   prometheus::Family<prometheus::Counter>& requests;
 };
@@ -244,7 +246,11 @@ void OpenAiApi::Impl::Health(HttpExchange& exchange) {
 void OpenAiApi::Impl::Metrics(HttpExchange& exchange) {
   HttpReply reply;
   reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  reply.body = prometheus::TextSerializer().Serialize(registry.Collect());
+  std::vector<prometheus::MetricFamily> families = registry.Collect();
+  if (cluster_metrics != nullptr) {
+    for (auto& family : cluster_metrics->Collect()) families.push_back(std::move(family));
+  }
+  reply.body = prometheus::TextSerializer().Serialize(families);
   Reply(exchange, std::move(reply));
 }
 
@@ -279,8 +285,8 @@ void OpenAiApi::Impl::Refuse(HttpExchange& exchange, const ApiError& error) {
 }
 
 OpenAiApi::OpenAiApi(const Clock& clock, const ServedModel& model, Scheduler& scheduler,
-                     prometheus::Registry& registry)
-    : impl_(std::make_unique<Impl>(clock, model, scheduler, registry)) {}
+                     prometheus::Registry& registry, const prometheus::Collectable* cluster_metrics)
+    : impl_(std::make_unique<Impl>(clock, model, scheduler, registry, cluster_metrics)) {}
 
 OpenAiApi::~OpenAiApi() = default;
 

@@ -10,6 +10,7 @@
 #include "coordinator/scheduler.h"
 #include "coordinator/served_model.h"
 #include "net/http_server.h"
+#include "prometheus/collectable.h"
 #include "prometheus/registry.h"
 
 namespace efedllm {
@@ -17,9 +18,11 @@ namespace efedllm {
 // Thread-safe. Every error is a reply in OpenAI's form {"error": {message, type, param, code}}.
 class OpenAiApi {
  public:
-  // Everything is borrowed and outlives this, and the HTTP server's last exchange.
+  // Everything is borrowed and outlives this, and the HTTP server's last exchange. /metrics shows
+  // the registry's and those of cluster_metrics, if there are any.
   OpenAiApi(const Clock& clock, const ServedModel& model, Scheduler& scheduler,
-            prometheus::Registry& registry);
+            prometheus::Registry& registry,
+            const prometheus::Collectable* cluster_metrics = nullptr);
   ~OpenAiApi();
 
   // An HttpServer::Handler.

@@ -5,6 +5,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "common/check.h"
 #include "layers/compute.h"
 
@@ -97,6 +98,7 @@ absl::Status FakePipeline::Submit(Step step, size_t /*chain*/, Matrix hidden) {
   StepResult result;
   result.epoch = step.epoch;
   result.id = step.id;
+  result.returned = absl::Now();
   result.status = std::exchange(fail_next_, absl::OkStatus());
   if (result.status.ok()) result.hidden = std::move(hidden);
   results_.push_back(std::move(result));
