@@ -7,6 +7,9 @@ namespace efedllm {
 namespace {
 
 constexpr uint32_t kMemory = 16;  // observations after which the oldest count for little
+// Outside of what was seen a step is taken to cost like this many rows more than it has: what it
+// takes to read the weights once, on common machines (docs/benchmarks.md, pp16 to pp512).
+constexpr double kFreeRows = 10;
 // One that is far beyond the mean was disturbed by something else.
 constexpr double kMostOverMean = 4;
 // How fast the least time rises again when a link has become slower.
@@ -44,6 +47,16 @@ bool RowTimes::known() const {
   return std::any_of(buckets_.begin(), buckets_.end(), [](const Bucket& b) { return b.count > 0; });
 }
 
+std::vector<RowTimes::Point> RowTimes::Points(uint32_t least_count) const {
+  std::vector<Point> points;
+  for (const Bucket& bucket : buckets_) {
+    if (bucket.count >= std::max<uint32_t>(least_count, 1)) {
+      points.push_back({bucket.rows, bucket.seconds});
+    }
+  }
+  return points;
+}
+
 double RowTimes::Seconds(uint32_t rows) const {
   // What disturbs a step only adds to its time: a larger step that took less bounds a smaller one.
   std::array<Bucket, kBuckets> known;
@@ -58,12 +71,13 @@ double RowTimes::Seconds(uint32_t rows) const {
   if (all.empty()) return 0;
   const auto above = std::find_if(all.begin(), all.end(),
                                   [rows](const Bucket& bucket) { return bucket.rows > rows; });
-  if (above == all.begin()) return above->seconds * (1 + rows / above->rows) / 2;
-  if (all.size() == 1) return all[0].seconds * rows / all[0].rows;
-  // The last two at or below `rows`, if none is above.
-  const Bucket& high = above == all.end() ? all.back() : *above;
-  const Bucket& low = above == all.end() ? all[all.size() - 2] : *(above - 1);
-  return low.seconds + (high.seconds - low.seconds) * (rows - low.rows) / (high.rows - low.rows);
+  if (above == all.begin() || above == all.end()) {
+    const Bucket& nearest = above == all.begin() ? all.front() : all.back();
+    return nearest.seconds * (rows + kFreeRows) / (nearest.rows + kFreeRows);
+  }
+  const Bucket& below = *(above - 1);
+  return below.seconds +
+         (above->seconds - below.seconds) * (rows - below.rows) / (above->rows - below.rows);
 }
 
 void ChainTimes::ObserveStep(uint32_t rows, absl::Span<const StageTiming> timings,

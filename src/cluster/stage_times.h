@@ -26,10 +26,16 @@ class RowTimes {
 
   void Observe(uint32_t rows, absl::Duration time);
   bool known() const;
-  // Seconds of a step of so many rows; 0 as long as nothing is known. Never falls with rows. Beyond
-  // the largest bucket it goes on as from the one before; with a single bucket it is proportional
-  // beyond it, and at least half of it below.
+  // Seconds of a step of so many rows; 0 as long as nothing is known. Never falls with rows.
+  // Outside of what was seen it goes on in proportion to rows + 10.
   double Seconds(uint32_t rows) const;
+
+  struct Point {
+    double rows = 0;
+    double seconds = 0;
+  };
+  // What was seen at least so many times, by ascending rows.
+  std::vector<Point> Points(uint32_t least_count) const;
 
  private:
   static constexpr size_t kBuckets = 48;

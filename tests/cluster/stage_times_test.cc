@@ -21,13 +21,13 @@ TEST(RowTimes, NothingIsKnownAtFirst) {
 
 TEST(RowTimes, IsLinearBetweenWhatWasSeenAndBeyondIt) {
   RowTimes times;
-  times.Observe(4, absl::Milliseconds(40));
-  EXPECT_DOUBLE_EQ(times.Seconds(4), 0.040);
-  EXPECT_DOUBLE_EQ(times.Seconds(8), 0.080) << "one bucket: in proportion";
-  EXPECT_DOUBLE_EQ(times.Seconds(1), 0.025) << "at least half";
-  times.Observe(12, absl::Milliseconds(80));
-  EXPECT_DOUBLE_EQ(times.Seconds(8), 0.060);
-  EXPECT_DOUBLE_EQ(times.Seconds(20), 0.120);
+  times.Observe(4, absl::Milliseconds(28));
+  EXPECT_DOUBLE_EQ(times.Seconds(4), 0.028);
+  EXPECT_DOUBLE_EQ(times.Seconds(18), 0.056) << "in proportion to rows + 10";
+  EXPECT_DOUBLE_EQ(times.Seconds(1), 0.022);
+  times.Observe(12, absl::Milliseconds(66));
+  EXPECT_DOUBLE_EQ(times.Seconds(8), 0.047) << "half-way";
+  EXPECT_DOUBLE_EQ(times.Seconds(34), 0.132);
 }
 
 TEST(RowTimes, MoreRowsNeverTakeLess) {
