@@ -58,7 +58,17 @@ class Cluster:
         self.part.close()
 
     def await_serving(self, seconds=60):
-        self.part.await_alive("the cluster to serve", seconds, lambda: self.status()["state"] == "serving")
+        self.part.await_alive("the cluster to serve", seconds, self.healthy)
+
+    def healthy(self):
+        connection = self.connect(5)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
 
     def status(self):
         done = subprocess.run([self.binaries / "efedllm-ctl", "status", "--state-dir", self.state, "--json"], stdout=subprocess.PIPE,
@@ -190,6 +200,8 @@ def small_kv(lab, args):
         reason = cluster.part.await_alive("a plan", 60, lambda: next(
             (word for word in (cluster.status().get("state"), cluster.status().get("reason") or "")
              if word == "serving" or "memory" in word), None))
+        if reason == "serving":
+            cluster.await_serving()
         total = cluster.status()["kv_tokens_total"] if reason == "serving" else 0
         if 512 <= total <= 900:
             return cluster, total
