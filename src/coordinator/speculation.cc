@@ -10,8 +10,9 @@ namespace {
 
 constexpr double kUsualChance[kDraftKinds] = {0.3, 0.4, 0.6, 0.8, 0.6};
 constexpr double kUsualTrials = 3;       // which that is worth
-constexpr double kLeastRate = 1.0 / 32;  // of the moving average
-constexpr double kLeastGain = 1.02;      // estimates of time are not that exact
+constexpr double kLeastRate = 1.0 / 16;  // of the moving average
+constexpr uint32_t kHintTrials = 4;
+constexpr double kLeastGain = 1.02;  // estimates of time are not that exact
 constexpr uint32_t kFirstPatience = 16;
 constexpr uint32_t kMostPatience = 4096;
 constexpr uint32_t kTrialDrafts = 2;
@@ -81,6 +82,10 @@ void DraftRules::Observe(DraftKind kind, uint32_t proposed, uint32_t accepted) {
     const double rate = std::max(kLeastRate, 1 / (kUsualTrials + ++seen.trials));
     seen.chance += ((i < accepted ? 1 : 0) - seen.chance) * rate;
   }
+}
+
+void DraftRules::TakeAsHint() {
+  for (Record& record : records_) record.trials = std::min(record.trials, kHintTrials);
 }
 
 }  // namespace efedllm

@@ -56,6 +56,8 @@ class DraftRules {
   DraftChoice Choose(absl::Span<const DraftOffer> offers, const StepCost& cost);
   // Of `proposed` drafts of that kind the first `accepted` were right.
   void Observe(DraftKind kind, uint32_t proposed, uint32_t accepted);
+  // What was observed until now hints at what comes, and no more: it counts as few trials.
+  void TakeAsHint();
 
   double chance(DraftKind kind) const { return record(kind).chance; }
 

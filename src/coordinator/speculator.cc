@@ -10,11 +10,30 @@
 namespace efedllm {
 namespace {
 
+constexpr size_t kGuessedPrompt = 512;  // tokens of it
+
 // Nothing is said behind a token that ends the text.
 void CutBehindEnd(const Sequence& sequence, std::vector<int32_t>& drafts) {
   const auto end = std::find_if(drafts.begin(), drafts.end(),
                                 [&](int32_t token) { return sequence.EndsAt(token); });
   if (end != drafts.end()) drafts.erase(end + 1, drafts.end());
+}
+
+// Reads the prompt as if it had been guessed too: a text that repeats itself goes on so.
+std::shared_ptr<Drafting> BeginDrafting(absl::Span<const int32_t> tokens) {
+  auto drafting = std::make_shared<Drafting>();
+  const size_t read = tokens.size() - std::min(tokens.size(), kGuessedPrompt);
+  drafting->lookup.Append(tokens.first(read));
+  for (const int32_t token : tokens.subspan(read)) {
+    const NgramLookup::Match match = drafting->lookup.Find();
+    if (match.length > 0) {
+      const bool right = drafting->lookup.Following(match, 1)[0] == token;
+      drafting->rules.Observe(KindOfMatch(match.length), 1, right ? 1 : 0);
+    }
+    drafting->lookup.Append(token);
+  }
+  drafting->rules.TakeAsHint();
+  return drafting;
 }
 
 }  // namespace
@@ -34,7 +53,7 @@ Speculator::Speculator(DraftModel* model, prometheus::Registry& registry)
       draft_(MakeCounters(registry, "draft")) {}
 
 DraftChoice Speculator::Choose(Sequence& sequence, const StepCost& cost) {
-  if (sequence.drafting == nullptr) sequence.drafting = std::make_shared<Drafting>();
+  if (sequence.drafting == nullptr) sequence.drafting = BeginDrafting(sequence.tokens());
   Drafting& drafting = *sequence.drafting;
   drafting.lookup.Append(sequence.tokens().subspan(drafting.lookup.size()));
   const NgramLookup::Match match = drafting.lookup.Find();

@@ -102,6 +102,15 @@ TEST(DraftRules, ComesBackWhenDraftsAreRightAgain) {
   EXPECT_GT(drafted, 500);
 }
 
+TEST(DraftRules, AHintIsSoonForgotten) {
+  DraftRules rules;
+  Learn(rules, DraftKind::kMatch4, 1, 1);
+  rules.TakeAsHint();
+  EXPECT_GT(rules.chance(DraftKind::kMatch4), 0.95);
+  for (int i = 0; i < 6; ++i) rules.Observe(DraftKind::kMatch4, 1, 0);
+  EXPECT_LT(rules.chance(DraftKind::kMatch4), 0.6);
+}
+
 TEST(DraftRules, LearnsTheChanceOfTheNextOne) {
   DraftRules rules;
   Random random(5);
