@@ -272,10 +272,12 @@ CASES = {"burst": burst, "mute": mute, "vanish": vanish, "full": full, "flat": f
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("binaries", type=pathlib.Path)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []])
+    parser.add_argument("cases", nargs="*", default=[*CASES])
     parser.add_argument("--requests", type=int, default=1000)
-    args = parser.parse_args()
-    for name in args.cases or CASES:
+    args = parser.parse_intermixed_args()
+    if unknown := set(args.cases) - set(CASES):
+        parser.error(f"unknown cases {sorted(unknown)}: use {', '.join(CASES)}")
+    for name in args.cases:
         with labs.Lab() as lab:
             CASES[name](lab, args)
 
