@@ -28,6 +28,8 @@ size_t MicroBatches(size_t decoding, const StepRules& rules, const ChainTimes& t
   if (!times.known() || decoding == 0) return least;
   size_t best = least;
   for (size_t groups = least + 1; groups <= std::min(decoding, rules.max_in_flight); ++groups) {
+    // One more group that makes none of them smaller only adds to the round.
+    if (CeilDivide(decoding, groups) == CeilDivide(decoding, groups - 1)) continue;
     if (Round(times, decoding, groups) < kClearWin * Round(times, decoding, best)) best = groups;
   }
   return best;

@@ -18,12 +18,13 @@ uint64_t PagesFor(uint64_t positions) { return (positions + kKvPage - 1) / kKvPa
 }  // namespace
 
 ChainScheduler::ChainScheduler(const Chain& chain, const SimRules& rules,
-                               std::vector<SimRequest>& requests)
+                               std::vector<SimRequest>& requests, uint64_t& effort)
     // As many in flight as the coordinator's pipeline takes.
     : rules_{chain.stages.size(), 4 * chain.stages.size() + 4, rules.max_step_tokens, kMaxSpans},
       max_sequences_(rules.max_sequences),
       pages_(chain.kv_tokens / kKvPage),
       requests_(requests),
+      effort_(effort),
       times_(chain.stages.size()) {}
 
 bool ChainScheduler::Fits(const SimRequest& request) const {
@@ -91,6 +92,7 @@ bool ChainScheduler::MakeRoom(uint32_t request, uint32_t length, const SimStep& 
 }
 
 const StepShape& ChainScheduler::Shape() {
+  effort_ += running_.size() / 16;
   StepDemand demand;
   for (const SequenceWork& work : work_) {
     const uint32_t ready = work.known - work.submitted;
@@ -106,6 +108,7 @@ const StepShape& ChainScheduler::Shape() {
   // this comes to the same.
   if (!same || last_step_ >= shaped_at_ + kShapeSteps || last_step_ < 2 * rules_.stages) {
     shape_ = ShapeSteps(demand, rules_, times_);
+    effort_ += 8 * rules_.stages;
     shaped_for_ = demand;
     shaped_at_ = last_step_;
   }

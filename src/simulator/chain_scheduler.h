@@ -46,8 +46,10 @@ struct SimStep {
 
 class ChainScheduler {
  public:
-  // requests is borrowed and outlives this.
-  ChainScheduler(const Chain& chain, const SimRules& rules, std::vector<SimRequest>& requests);
+  // requests and effort are borrowed and outlive this. effort: grows by what its decisions take, in
+  // units of about one event.
+  ChainScheduler(const Chain& chain, const SimRules& rules, std::vector<SimRequest>& requests,
+                 uint64_t& effort);
 
   // As the coordinator: for what is known of it, beside what runs. What runs may grow later.
   bool Fits(const SimRequest& request) const;
@@ -84,6 +86,7 @@ class ChainScheduler {
   const uint32_t max_sequences_;
   const uint64_t pages_;
   std::vector<SimRequest>& requests_;
+  uint64_t& effort_;
 
   std::vector<Running> running_;    // in the order of arrival
   std::vector<SequenceWork> work_;  // of running_

@@ -103,6 +103,25 @@ def inspect(folder):
     run("model", "inspect", "--model", str(mamba), exit_code=1)
 
 
+def simulate(folder):
+    example = str(SEEDLING.parents[1] / "config" / "cluster-example.json")
+    plot = folder / "plot.svg"
+    result = answer("plan", "--simulate", example, "--plot", str(plot))
+    assert result == answer("plan", "--simulate", example)
+    assert result["requests"] == 64 and result["tokens_per_second"] > 0 and plot.read_text().startswith("<svg")
+    assert {"first_token_seconds", "inter_token_seconds", "bytes_per_token", "stages", "links"} <= set(result)
+    assert "tokens/s" in run("plan", "--simulate", example).stdout
+    own = folder / "cluster.json"
+    cluster = {"model": {"gguf": Q8_0}, "coordinator": {"preset": "server-2023"}, "nodes": [{"preset": "office-2020", "count": 2}],
+               "load": {"streams": 2, "prompt_tokens": 9, "output_tokens": 20}, "scheduler": {"layout": [3, 5]}}
+    own.write_text(json.dumps(cluster))
+    result = answer("plan", "--simulate", str(own))
+    assert [stage["last_layer"] for stage in result["stages"]] == [3, 8] and result["output_tokens"] == 40, result
+    own.write_text(json.dumps(cluster | {"speed": 1}))
+    assert "speed: is not known here" in run("plan", "--simulate", str(own), exit_code=1).stderr
+    run("plan", "--simulate", str(folder / "none.json"), exit_code=1)
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -111,6 +130,7 @@ def main():
         perplexity_and_kl(folder)
         tasks()
         inspect(folder)
+        simulate(folder)
     print("all tools work")
 
 

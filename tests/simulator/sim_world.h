@@ -9,8 +9,9 @@
 
 namespace efedllm {
 
-// Two layers of which each node has memory for one. A row takes a layer 5 ms and the head 1 ms, a
-// node is 1 ms away from the switch and the coordinator next to it; all else takes no time.
+// Two layers of which each node has memory for one. A row takes a layer 5 ms, eleven more take as
+// long again, and the head takes 1 ms a row; a node is 1 ms away from the switch and the
+// coordinator next to it; all else takes no time.
 inline SimSpec TwoStages() {
   SimSpec spec;
   spec.model = {.name = "test",
@@ -25,7 +26,7 @@ inline SimSpec TwoStages() {
   const uint64_t layer = uint64_t{1} << 24;  // and some
   SimNode node;
   node.profile = {1, (uint64_t{64} << 20) + 3 * layer / 2, 1e18, 1e18, 1e18};
-  node.times = {{1, 0.010}, {2, 0.020}};
+  node.times = {{1, 0.010}, {12, 0.020}};
   node.access = {0.001, 0, 1e15};
   node.name = "a";
   spec.nodes.push_back(node);
