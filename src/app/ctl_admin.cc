@@ -102,6 +102,7 @@ nlohmann::json StatusJson(const v1::StatusReply& status) {
           {"requests_queued", status.requests_queued()},
           {"kv_tokens_used", status.kv_tokens_used()},
           {"kv_tokens_total", status.kv_tokens_total()},
+          {"kv_tokens_cached", status.kv_tokens_cached()},
           {"uptime_seconds", status.uptime_seconds()},
           {"nodes", nodes}};
 }
@@ -128,9 +129,10 @@ void PrintStatus(const v1::StatusReply& status) {
   absl::PrintF("\nepoch %d   layers %d   codec %s   up %s\n", status.epoch(), status.layers(),
                status.codec(),
                absl::FormatDuration(absl::Seconds(static_cast<int64_t>(status.uptime_seconds()))));
-  absl::PrintF("%.1f tokens/s   requests: %d running, %d queued   KV: %d of %d tokens\n",
-               status.tokens_per_second(), status.requests_running(), status.requests_queued(),
-               status.kv_tokens_used(), status.kv_tokens_total());
+  absl::PrintF(
+      "%.1f tokens/s   requests: %d running, %d queued   KV: %d used and %d cached of %d tokens\n",
+      status.tokens_per_second(), status.requests_running(), status.requests_queued(),
+      status.kv_tokens_used(), status.kv_tokens_cached(), status.kv_tokens_total());
   if (status.nodes().empty()) {
     absl::PrintF("\nno workers\n");
     return;

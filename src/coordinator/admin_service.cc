@@ -92,6 +92,7 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* c
   reply->set_requests_queued(stats.queued);
   reply->set_kv_tokens_used(stats.kv_tokens_held);
   reply->set_kv_tokens_total(stats.kv_tokens_total);
+  reply->set_kv_tokens_cached(stats.kv_tokens_cached);
   reply->set_uptime_seconds(absl::ToDoubleSeconds(clock_.Now() - started_));
   return Finish(context, absl::OkStatus());
 }

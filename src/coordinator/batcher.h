@@ -92,8 +92,9 @@ class Batcher {
   void ObserveHead(uint32_t rows, absl::Duration time) { times_.ObserveHead(rows, time); }
   // After a step's logits were taken: finished sequences leave.
   void Retire(const StepInFlight& step);
-  // A step failed, and what the nodes hold is not sure any more: nothing cached is used again.
-  void ForgetCached() { kv_.Clear(); }
+  // A step failed, and what the nodes hold is not sure any more: nothing cached is used again, and
+  // what the step was to make them forget is said once more.
+  void ForgetCached(const StepInFlight& failed) { kv_.Clear(failed.step.trims); }
 
   const BatcherOptions& options() const { return options_; }
   const ChainTimes& times() const { return times_; }

@@ -175,7 +175,8 @@ void PrefixCache::End(Lease& lease, absl::Span<const int32_t> tokens) {
   lease = Lease();
 }
 
-void PrefixCache::Clear() {
+void PrefixCache::Clear(absl::Span<const SequenceTrim> lost) {
+  for (const SequenceTrim& trim : lost) Trim(trim.sequence, trim.length);
   while (EvictOne()) {
   }
 }

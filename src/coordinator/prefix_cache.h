@@ -77,8 +77,9 @@ class PrefixCache {
   // The sequence ends here, or makes room; tokens as in Publish. What it published stays. The lease
   // is empty then.
   void End(Lease& lease, absl::Span<const int32_t> tokens);
-  // Forgets all that no lease holds: something went wrong on the nodes.
-  void Clear();
+  // Forgets all that no lease holds: something went wrong on the nodes. lost: trims that they may
+  // not have seen.
+  void Clear(absl::Span<const SequenceTrim> lost);
 
   // What the nodes have to forget, for the next step; at most `most`. Pages count as free once they
   // stand in here, so a step that uses new pages must not leave any behind.

@@ -197,6 +197,9 @@ void ServingLoop::SendStepsOf(Batcher& chain) {
       waiting_.Charge(part.sequence->owner(), part.span.tokens);
     }
     const Step& step = next->step;
+    for (const SequenceFork& fork : step.forks) {
+      metrics_.prefix_cache_tokens.Increment(fork.tokens);
+    }
     Matrix hidden(step.tokens(), model_.config.d_model);
     absl::Status status = model_.embedding.Lookup(next->Tokens(), hidden.ref());
     if (status.ok()) status = pipeline_.Submit(step, chain.options().chain, std::move(hidden));
@@ -216,7 +219,7 @@ void ServingLoop::FailStep(Batcher& chain, const Batcher::StepInFlight& step,
     if (chain.IsCurrent(part)) Fail(*part.sequence, status);
   }
   Requeue(chain.TakeAll());  // the failed ones are cancelled by now
-  chain.ForgetCached();
+  chain.ForgetCached(step);
 }
 
 bool ServingLoop::TakeStep() {

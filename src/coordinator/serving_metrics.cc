@@ -42,6 +42,8 @@ SchedulerMetrics::SchedulerMetrics(prometheus::Registry& registry)
                       "Sequences computed anew because an epoch ended")),
       queued(Gauge(registry, "efedllm_queued_sequences", "Sequences that wait for admission")),
       running(Gauge(registry, "efedllm_running_sequences", "Sequences that run")),
+      prefix_cache_tokens(Counter(registry, "efedllm_prefix_cache_tokens_total",
+                                  "Tokens whose KV was taken over instead of computed")),
       preemptions(Counter(registry, "efedllm_preemptions_total",
                           "Sequences that made room for others, and came back")),
       kv_held(Gauge(registry, "efedllm_kv_held_tokens",

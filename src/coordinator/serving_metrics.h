@@ -24,6 +24,7 @@ struct SchedulerMetrics {
   prometheus::Counter& replays;
   prometheus::Gauge& queued;
   prometheus::Gauge& running;
+  prometheus::Counter& prefix_cache_tokens;
   prometheus::Counter& preemptions;
   prometheus::Gauge& kv_held;
   prometheus::Gauge& kv_cached;

@@ -128,9 +128,12 @@ TEST(PrefixCache, ClearForgetsAllThatNobodyHolds) {
   PrefixCache cache(8);
   Remember(cache, Count(0, 200));
   Remember(cache, Count(1000, 200));
-  cache.Clear();
+  cache.Clear({});
   EXPECT_EQ(cache.used_pages(), 0u);
-  EXPECT_THAT(cache.TakeTrims(100), SizeIs(2));
+  const std::vector<SequenceTrim> trims = cache.TakeTrims(100);
+  EXPECT_THAT(trims, SizeIs(2));
+  cache.Clear(trims);
+  EXPECT_THAT(cache.TakeTrims(100), SizeIs(2)) << "the nodes did not see them";
 }
 
 // What random sequences do, done on a real KV cache too: it must never run out, and hold exactly

@@ -23,8 +23,8 @@ bool Eventually(const std::function<bool()>& condition) {
 
 class SchedulerTest : public testing::Test {
  protected:
-  void Start(size_t stages = 1, uint64_t kv_tokens = 4096) {
-    pipeline_ = std::make_unique<FakePipeline>(stages, kv_tokens);
+  void Start(size_t stages = 1, uint64_t kv_tokens = 4096, size_t chains = 1) {
+    pipeline_ = std::make_unique<FakePipeline>(stages, kv_tokens, chains);
     scheduler_ = std::make_unique<Scheduler>(clock_, Seedling(), *pipeline_, options_, registry_);
   }
 
@@ -355,6 +355,35 @@ TEST_F(SchedulerTest, ARequestEndsAtItsDeadline) {
   const auto running = Submit(input);
   EXPECT_TRUE(absl::IsDeadlineExceeded(Collect(*running).status));
   pipeline_->Hold(false);
+}
+
+TEST_F(SchedulerTest, ReplicasShareTheRequests) {
+  std::vector<GenerationInput> inputs;
+  std::vector<Outcome> alone;
+  for (int i = 0; i < 8; ++i) {
+    inputs.push_back(Ask(std::to_string(i) + LongText(30), 30));
+    alone.push_back(Alone(inputs.back()));
+  }
+  options_.max_sequences = 4;
+  Start(/*stages=*/2, /*kv_tokens=*/2048, /*chains=*/2);
+  pipeline_->Hold(true);
+  std::vector<std::shared_ptr<Generation>> generations;
+  for (const GenerationInput& input : inputs) generations.push_back(Submit(input));
+  ASSERT_TRUE(Eventually([&] { return scheduler_->Stats().running == 8; }));
+  pipeline_->Hold(false);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    EXPECT_EQ(Collect(*generations[i]).tokens, alone[i].tokens) << i;
+  }
+  size_t tokens[2] = {};
+  for (const Step& step : pipeline_->steps()) {
+    for (const SequenceSpan& span : step.spans) tokens[span.sequence.v >> 40] += span.tokens;
+  }
+  EXPECT_EQ(tokens[0], tokens[1]);
+  // Who comes again is sent to where his prompt is known.
+  const auto again = Submit(inputs[0]);
+  uint32_t cached = 0;
+  while (auto event = again->Next(absl::Seconds(10))) cached = event->cached_tokens;
+  EXPECT_EQ(cached, inputs[0].prompt.size() - 1);
 }
 
 TEST_F(SchedulerTest, RefusesWhatCanNeverFit) {

@@ -49,9 +49,9 @@ Outcome Collect(Generation& generation, absl::Duration timeout) {
   return outcome;
 }
 
-FakePipeline::FakePipeline(size_t stages, uint64_t kv_tokens) {
+FakePipeline::FakePipeline(size_t stages, uint64_t kv_tokens, size_t chains) {
   capacity_.epoch = Epoch{1};
-  capacity_.chains = {{stages, kv_tokens}};
+  capacity_.chains.assign(chains, {stages, kv_tokens});
   capacity_.limits.max_position = 1024;
 }
 
@@ -65,7 +65,20 @@ void FakePipeline::Check(bool ok, const std::string& what) {
   if (!ok) violations_.push_back(what);
 }
 
-absl::Status FakePipeline::Submit(Step step, size_t /*chain*/, Matrix hidden) {
+// Chains know nothing of each other's sequences.
+Step OfChain(Step step, size_t chain) {
+  const uint64_t first = uint64_t{chain} << 40;
+  for (SequenceTrim& trim : step.trims) trim.sequence.v += first;
+  for (SequenceSpan& span : step.spans) span.sequence.v += first;
+  for (SequenceFork& fork : step.forks) {
+    fork.sequence.v += first;
+    fork.parent.v += first;
+  }
+  return step;
+}
+
+absl::Status FakePipeline::Submit(Step step, size_t chain, Matrix hidden) {
+  step = OfChain(std::move(step), chain);
   absl::MutexLock lock(&mu_);
   if (!unavailable_.empty() || step.epoch != capacity_.epoch) {
     return absl::AbortedError("this epoch is over");
@@ -93,10 +106,11 @@ absl::Status FakePipeline::Submit(Step step, size_t /*chain*/, Matrix hidden) {
     Compute(span, row, hidden);
     row += span.tokens;
   }
-  Check(KvTokens() <= capacity_.chains[0].kv_tokens, "KV memory");
+  Check(KvTokens(chain) <= capacity_.chains[chain].kv_tokens, "KV memory");
 
   StepResult result;
   result.epoch = step.epoch;
+  result.chain = chain;
   result.id = step.id;
   result.returned = absl::Now();
   result.status = std::exchange(fail_next_, absl::OkStatus());
@@ -104,7 +118,8 @@ absl::Status FakePipeline::Submit(Step step, size_t /*chain*/, Matrix hidden) {
   results_.push_back(std::move(result));
   steps_.push_back(std::move(step));
   most_in_flight_ = std::max(most_in_flight_, results_.size());
-  Check(results_.size() <= MaxStepsInFlight(capacity_.chains[0]), "steps in flight");
+  Check(results_.size() <= capacity_.chains.size() * MaxStepsInFlight(capacity_.chains[0]),
+        "steps in flight");
   if (absl::IsAborted(results_.back().status)) AbortAll();
   return absl::OkStatus();
 }
@@ -126,9 +141,10 @@ void FakePipeline::FakeKv::FitPages() {
   for (size_t i = before; i < pages.size(); ++i) pages[i] = std::make_shared<int>(0);
 }
 
-uint64_t FakePipeline::KvTokens() const {
+uint64_t FakePipeline::KvTokens(size_t chain) const {
   absl::flat_hash_set<int*> pages;
   for (const auto& [id, kv] : kv_) {
+    if (id.v >> 40 != chain) continue;
     for (const auto& page : kv.pages) pages.insert(page.get());
   }
   return pages.size() * 64;
@@ -215,7 +231,9 @@ size_t FakePipeline::sequences() const {
 
 uint64_t FakePipeline::kv_tokens() const {
   absl::MutexLock lock(&mu_);
-  return KvTokens();
+  uint64_t sum = 0;
+  for (size_t i = 0; i < capacity_.chains.size(); ++i) sum += KvTokens(i);
+  return sum;
 }
 
 size_t FakePipeline::active() const {

@@ -44,7 +44,8 @@ Outcome Collect(Generation& generation, absl::Duration timeout = absl::Seconds(6
 // output. Breaks of the contract of pipeline.h and step.h are collected. Thread-safe.
 class FakePipeline final : public Pipeline {
  public:
-  explicit FakePipeline(size_t stages = 1, uint64_t kv_tokens = 4096);
+  // kv_tokens: of each of its chains.
+  explicit FakePipeline(size_t stages = 1, uint64_t kv_tokens = 4096, size_t chains = 1);
 
   absl::StatusOr<PipelineCapacity> Capacity() const override ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Submit(Step step, size_t chain, Matrix hidden) override ABSL_LOCKS_EXCLUDED(mu_);
@@ -60,9 +61,9 @@ class FakePipeline final : public Pipeline {
   void BeginEpoch(size_t stages) ABSL_LOCKS_EXCLUDED(mu_);
 
   std::vector<std::string> violations() const ABSL_LOCKS_EXCLUDED(mu_);
-  std::vector<Step> steps() const ABSL_LOCKS_EXCLUDED(mu_);
-  size_t sequences() const ABSL_LOCKS_EXCLUDED(mu_);    // that hold KV
-  uint64_t kv_tokens() const ABSL_LOCKS_EXCLUDED(mu_);  // in whole pages, shared ones once
+  std::vector<Step> steps() const ABSL_LOCKS_EXCLUDED(mu_);  // of chain i, ids from i << 40 on
+  size_t sequences() const ABSL_LOCKS_EXCLUDED(mu_);         // that hold KV
+  uint64_t kv_tokens() const ABSL_LOCKS_EXCLUDED(mu_);       // in whole pages, shared ones once
   size_t active() const ABSL_LOCKS_EXCLUDED(mu_);
   size_t most_in_flight() const ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -74,7 +75,7 @@ class FakePipeline final : public Pipeline {
     void FitPages();
   };
 
-  uint64_t KvTokens() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  uint64_t KvTokens(size_t chain) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   void Check(bool ok, const std::string& what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Trim(const SequenceTrim& trim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Compute(const SequenceSpan& span, size_t row, Matrix& hidden)
