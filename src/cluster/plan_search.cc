@@ -12,9 +12,6 @@
 namespace efedllm {
 namespace {
 
-// A typical request: what prompts and decodes weigh against each other.
-constexpr double kPromptTokens = 512;
-constexpr double kGeneratedTokens = 128;
 constexpr double kPromptRows = 64;
 constexpr double kOrderRows = 4;  // of the frames whose way is to be the shortest
 // A node more, or another order, must gain so much.

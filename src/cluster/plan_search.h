@@ -15,6 +15,10 @@
 
 namespace efedllm {
 
+// A typical request: what prompts and decodes weigh against each other.
+inline constexpr double kPromptTokens = 512;
+inline constexpr double kGeneratedTokens = 128;
+
 struct PlanCandidate {
   std::vector<ChainShape> chains;
   PlanPrediction prediction;

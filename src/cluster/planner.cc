@@ -174,6 +174,11 @@ absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input) {
   return Chooser(input).Run();
 }
 
+double RequestSeconds(const PlanPrediction& prediction) {
+  return kPromptTokens / prediction.prompt_tokens_per_second +
+         kGeneratedTokens / prediction.tokens_per_second;
+}
+
 PlanPrediction PredictPlan(const PlannerInput& input, const StagePlan& plan) {
   const PlanSearch search(input);
   const std::optional<PlanCandidate> candidate = search.FromPlan(plan);

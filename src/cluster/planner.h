@@ -18,7 +18,8 @@
 namespace efedllm {
 
 // kAuto: a chain, or what is clearly better: replicas, or one node alone. kChain: one chain over
-// all nodes, where each can hold a layer, or over those that help. kReplicas: several chains wherever the nodes suffice for it.
+// all nodes, where each can hold a layer, or over those that help. kReplicas: several chains
+// wherever the nodes suffice for it.
 enum class Layout { kAuto, kChain, kReplicas };
 
 struct PlannerRules {
@@ -74,6 +75,9 @@ absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input);
 // What the plan is expected to do with what is known now; zeros where one of its nodes is not in
 // the input.
 PlanPrediction PredictPlan(const PlannerInput& input, const StagePlan& plan);
+
+// What a typical request costs of the cluster's time: how plans are compared.
+double RequestSeconds(const PlanPrediction& prediction);
 
 // One stage, as predicted.
 struct StageForecast {

@@ -47,6 +47,7 @@ namespace efedllm {
 namespace {
 
 constexpr uint32_t kDefaultContext = 8192;
+constexpr size_t kPlannedStreams = 16;
 constexpr absl::Duration kServerShutdown = absl::Seconds(2);
 // Far more than requests that may wait, so that a crowd is told to come back (429) and not cut off.
 constexpr size_t kMaxHttpConnections = 1024;
@@ -212,10 +213,17 @@ EpochKeeperOptions Coordinator::Parts::KeeperOptions(std::vector<LayerCost> laye
   keeper_options.planner.kv_tokens_least = limits.max_position;
   keeper_options.planner.kv_tokens_wanted =
       uint64_t{limits.max_position} * options.scheduler.max_sequences;
+  keeper_options.planner.layout = options.layout;
+  keeper_options.planner.streams = std::min(kPlannedStreams, options.scheduler.max_sequences);
+  keeper_options.planner.row_bytes = static_cast<double>(sizeof(float)) * model->config.d_model;
   keeper_options.layers = std::move(layers);
   keeper_options.own = options.own;
   const absl::StatusOr<HeadSpecs> head = HeadTensors(model->config, model->file);
-  if (head.ok()) keeper_options.own_overhead_bytes = PackedBytes(head->weight);
+  if (head.ok()) {
+    keeper_options.own_overhead_bytes = PackedBytes(head->weight);
+    keeper_options.planner.head.cost = {PackedBytes(head->weight),
+                                        2 * head->weight.rows * head->weight.cols, 0};
+  }
   if (draft_model) keeper_options.own_overhead_bytes += draft_model->memory_bytes();
   keeper_options.measure_links = [this](const MeasureLinks& links) {
     std::vector<LinkProber::Target> targets;

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "cluster/node_profile.h"
+#include "cluster/planner.h"
 #include "common/clock.h"
 #include "coordinator/epoch_keeper.h"
 #include "coordinator/join_tokens.h"
@@ -34,6 +35,7 @@ struct CoordinatorOptions {
   SchedulerOptions scheduler;
   MembershipRules rules;
   CodecId codec = CodecId::kF32;
+  Layout layout = Layout::kAuto;
   std::optional<KvType> kv_type;  // nullopt: what AutoKvType says
 };
 

@@ -86,6 +86,7 @@ void EpochKeeper::Loop() {
 absl::Time EpochKeeper::Turn() {
   const absl::Time now = clock_.Now();
   Sweep(now);
+  LookForBetterPlan(now);
   SurveyLinks(now);
   MembershipMove move;
   bool ready = false, serving = false;
@@ -136,6 +137,7 @@ MembershipView EpochKeeper::View(absl::Time now) const {
   view.not_before = present_.since + PlanDelay(FailuresInARow(), options_.rules);
   view.served_before = served_before_;
   view.active_sequences = active_sequences_.load();
+  view.better_since = better_since_;
   return view;
 }
 
@@ -181,70 +183,6 @@ std::string EpochKeeper::Reason(const MembershipMove& move) const {
   return reason;
 }
 
-PlannerInput EpochKeeper::InputFor(const std::vector<PlannerNode>& nodes) const {
-  PlannerInput input;
-  input.layers = options_.layers;
-  input.nodes = nodes;
-  input.links = membership_.PlannerLinks(nodes);
-  input.rules = options_.planner;
-  // Also of a plan that broke: its weights are where they were.
-  input.present = last_plan_;
-  return input;
-}
-
-void EpochKeeper::Plan() {
-  PlannerInput input;
-  std::vector<NodeId> considered;
-  {
-    absl::MutexLock lock(&mu_);
-    input = InputFor(membership_.PlannerNodes(membership_.Candidates(clock_.Now())));
-    for (const PlannerNode& node : input.nodes) considered.push_back(node.node);
-    plan_failures_ = FailuresInARow();
-  }
-  if (input.nodes.empty()) return PlanAlone(considered, absl::OkStatus());
-  absl::StatusOr<PlanReport> report = MakePlan(input);
-  if (!report.ok()) return PlanAlone(considered, report.status());
-  for (const std::string& advice : report->advice) spdlog::info("{}", advice);
-  {
-    absl::MutexLock lock(&mu_);
-    if (Alive() && !present_.alone && present_.plan.chains == report->plan.chains) {
-      spdlog::info("the plan stays as it is with {} workers", considered.size());
-      present_.considered = considered;
-      return;
-    }
-  }
-  const absl::Status assigned = Assign(std::move(report->plan), considered);
-  if (!assigned.ok()) Refuse(considered, assigned);
-}
-
-void EpochKeeper::PlanAlone(const std::vector<NodeId>& considered,
-                            const absl::Status& cluster_refusal) {
-  if (options_.rules.min_workers > 0) return Refuse(considered, cluster_refusal);
-  {
-    absl::MutexLock lock(&mu_);
-    if (Alive()) {
-      present_.considered = considered;
-      return;
-    }
-  }
-  PlannerInput input;
-  input.layers = options_.layers;
-  input.nodes = {{kCoordinatorNode, "the coordinator", options_.own, {}}};
-  input.rules = options_.planner;
-  input.rules.overhead_bytes += options_.own_overhead_bytes;
-  absl::StatusOr<PlanReport> plan = MakePlan(input);
-  if (!plan.ok() && cluster_refusal.ok()) {
-    return Refuse(considered, Unavailable(absl::StrCat(plan.status().message(),
-                                                       "; start workers to add theirs")));
-  }
-  if (!plan.ok()) return Refuse(considered, cluster_refusal);
-  if (!cluster_refusal.ok()) {
-    spdlog::warn("computing alone: {}", std::string(cluster_refusal.message()));
-  }
-  const absl::Status served = ServeAlone(std::move(plan->plan), considered);
-  if (!served.ok()) Refuse(considered, served);
-}
-
 absl::Status EpochKeeper::ServeAlone(StagePlan plan, const std::vector<NodeId>& considered) {
   EndEpoch("loading the model");
   ASSIGN_OR_RETURN(plan.epoch, builder_.NextEpoch());
@@ -282,6 +220,7 @@ void EpochKeeper::EndEpoch(const std::string& why) {
   std::shared_ptr<ClusterPipeline> pipeline;
   {
     absl::MutexLock lock(&mu_);
+    Learn();
     pipeline = std::move(present_.pipeline);
     present_.pipeline = nullptr;
     present_.state = PlanState::kNone;
@@ -382,6 +321,7 @@ void EpochKeeper::TryAndServe() {
   if (present_.state != PlanState::kLoading || present_.plan.epoch != epoch) return;
   present_.state = PlanState::kServing;
   present_.since = clock_.Now();
+  next_look_ = present_.since + options_.rules.replan_interval;
   served_before_ = true;
   reason_.clear();
   for (const Stage& stage : stages) membership_.Find(stage.node)->stage_failures = 0;

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -107,6 +108,10 @@ class EpochKeeper {
   int FailuresInARow() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   std::string Reason(const MembershipMove& move) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
+  // Takes over what the present epoch's steps were measured to take.
+  void Learn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Compares the present plan with what would be planned now, by measured times.
+  void LookForBetterPlan(absl::Time now) ABSL_LOCKS_EXCLUDED(mu_);
   PlannerInput InputFor(const std::vector<PlannerNode>& nodes) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
@@ -150,6 +155,10 @@ class EpochKeeper {
   LinkSurvey survey_ ABSL_GUARDED_BY(mu_);
   Present present_ ABSL_GUARDED_BY(mu_);
   StagePlan last_plan_ ABSL_GUARDED_BY(mu_);  // over workers: the weights that they have
+  // By node, against its profile: since it attached, over all epochs.
+  std::map<NodeId, std::vector<SpeedFactor>> measured_ ABSL_GUARDED_BY(mu_);
+  absl::Time next_look_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
+  absl::Time better_since_ ABSL_GUARDED_BY(mu_) = absl::InfiniteFuture();
   bool served_before_ ABSL_GUARDED_BY(mu_) = false;
   int plan_failures_ ABSL_GUARDED_BY(mu_) = 0;  // in a row, without a node being lost
   std::string reason_ ABSL_GUARDED_BY(mu_) = "starting";

@@ -32,6 +32,7 @@ absl::Status EpochKeeper::Attach(NodeId node, const Hello& hello,
     replaced = membership_.Attach(node, hello, std::move(link), clock_.Now());
     // It may have come back with more memory: the planner is to look at it again.
     std::erase(present_.considered, node);
+    measured_.erase(node);
     spdlog::info("{} joined from {}", Name(node), hello.hop_address);
     changed_ = true;
   }

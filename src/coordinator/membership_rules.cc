@@ -64,7 +64,7 @@ MembershipMove NextMove(const MembershipView& view, const MembershipRules& rules
   if (view.plan != PlanState::kLoading && view.plan != PlanState::kServing) {
     return MoveWithoutPlan(view, rules);
   }
-  absl::Time first_new = absl::InfiniteFuture();
+  absl::Time first_new = view.better_since;
   for (const Candidate& candidate : view.candidates) {
     if (!Contains(view.considered, candidate.node)) {
       first_new = std::min(first_new, candidate.joined);

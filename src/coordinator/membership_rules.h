@@ -23,6 +23,10 @@ struct MembershipRules {
   absl::Duration break_settle = absl::Milliseconds(150);
   // A worker that joins while requests run waits for a pause, but not longer than this.
   absl::Duration join_patience = absl::Seconds(30);
+  // Measured stage times are looked at so often, and must promise so much more for a new plan;
+  // which then waits for a pause as for a worker that joined.
+  absl::Duration replan_interval = absl::Minutes(1);
+  double replan_gain = 1.15;
   absl::Duration heartbeat = absl::Seconds(1);
   int missed_heartbeats = 3;                          // more: the worker is gone
   int max_stage_failures = 3;                         // then the worker is left out ...
@@ -54,6 +58,7 @@ struct MembershipView {
   absl::Time not_before = absl::InfinitePast();  // see PlanDelay
   bool served_before = false;                    // min_workers were there once
   size_t active_sequences = 0;
+  absl::Time better_since = absl::InfiniteFuture();  // a much better plan is known
 };
 
 struct MembershipMove {

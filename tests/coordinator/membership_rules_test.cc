@@ -77,6 +77,17 @@ TEST(MembershipRules, TakesANewWorkerInAPauseOrAfterAWhile) {
   EXPECT_TRUE(NextMove(view, Rules(1)).plan);
 }
 
+TEST(MembershipRules, TakesABetterPlanInAPauseOrAfterAWhile) {
+  MembershipView view = Serving(101, {Worker(1, 0)}, {NodeId{1}});
+  view.better_since = At(100);
+  EXPECT_TRUE(NextMove(view, Rules(1)).plan);
+  view.active_sequences = 3;
+  EXPECT_FALSE(NextMove(view, Rules(1)).plan);
+  EXPECT_EQ(NextMove(view, Rules(1)).look_again, At(130));
+  view.now = At(131);
+  EXPECT_TRUE(NextMove(view, Rules(1)).plan);
+}
+
 TEST(MembershipRules, PlansAnewSoonAfterAWorkerIsLost) {
   MembershipView view = Serving(100, {Worker(1, 0)}, {NodeId{1}, NodeId{2}});
   view.plan = PlanState::kBroken;
