@@ -23,7 +23,7 @@ import lab as labs  # noqa: E402
 from cluster_systems import Ours, Rpc, RpcServer
 
 LINKS = [("5 ms, 100 Mbit/s", 100, 5000, 1.6), ("20 ms, 50 Mbit/s", 50, 20000, 2.1)]
-QUOTAS = (0.25, 0.5, 1.0)  # of a core: 1 : 2 : 4
+QUOTAS = (0.2, 0.4, 0.8)  # of a core: 1 : 2 : 4; some is left for the coordinator
 
 
 class Bench:
@@ -128,7 +128,7 @@ class Bench:
 
     def busy(self, model):
         with Ours(self.lab, self.args, model, 2) as two:
-            s = self.alternate({"busy": lambda: two.busy(8, self.size(96, 32))})
+            s = self.alternate({"busy": lambda: two.busy(8, self.size(400, 64))})
             for stage in range(2):
                 self.add("busy", model, f"busy fraction of stage {stage + 1} of 2, 8 streams", [busy[stage] for busy in s["busy"]],
                          [1.0], "1", 0.9)
@@ -148,7 +148,7 @@ class Bench:
     def unequal(self, model):
         if not labs.quota_folder():
             return print("unequal: SKIPPED: CPU quotas need root and the cpu cgroup", file=sys.stderr)
-        tokens, streams = self.size(32, 8), 16
+        tokens, streams = self.size(40, 16), 16
         groups = [labs.make_quota(self.lab, f"{model.stem}-{i}", quota) for i, quota in enumerate(QUOTAS)]
         alone = []
         for group in groups:

@@ -2,30 +2,18 @@
 import json
 import pathlib
 import random
+import re
 import shlex
-import socket
 import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "netem"))
 import lab as labs  # noqa: E402
 
 STREAMS = pathlib.Path(__file__).with_name("streams.py")
 START_SECONDS = 300
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def inside(netns):
-    return ["ip", "netns", "exec", netns] if netns else []
 
 
 def vocabulary(args, model):
@@ -43,21 +31,13 @@ class HttpSystem:
         return [random.randrange(self.vocab // 2, self.vocab) for _ in range(count)]
 
     def complete(self, requests):
-        done = subprocess.run([*inside(self.client_netns), sys.executable, "-B", STREAMS, self.url, "-"], input=json.dumps(requests),
+        done = subprocess.run([*labs.inside(self.client_netns), sys.executable, "-B", STREAMS, self.url, "-"], input=json.dumps(requests),
                               stdout=subprocess.PIPE, text=True, check=True)
         results = json.loads(done.stdout)
         for result in results:
             if "error" in result:
                 raise labs.Failure(f"{self.url}: {result['error']}")
         return results
-
-    def answers(self, path):
-        """The body, or None."""
-        code = ("import sys, urllib.request\n"
-                "sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())")
-        done = subprocess.run([*inside(self.client_netns), sys.executable, "-c", code, self.url + path], stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, text=True, check=False)
-        return done.stdout if done.returncode == 0 else None
 
     def first_token(self, prompt_tokens):
         return self.complete([{"prompt": self.tokens(prompt_tokens), "n": 2}])[0]["times"][0]
@@ -79,67 +59,35 @@ class HttpSystem:
         return generated / (end - begin)
 
 
-class Ours(HttpSystem):
-    """A coordinator and workers of one thread each; a context manager. netns: the coordinator's namespace and the workers'."""
+class Ours(labs.Cluster, HttpSystem):
+    """A cluster that serves, its weights in place."""
 
-    def __init__(self, lab, args, model, workers, threads=1, netns=(), cgroups=(), label=""):
-        self.args, self.part, self.vocab = args, lab.subset(), vocabulary(args, model)
-        self.client_netns = netns[0] if netns else None
-        host = "10.77.0.1" if netns else "127.0.0.1"
-        name = f"{model.stem}-{label or 'plain'}-{workers}"
-        self.state = lab.folder / f"{name}-coordinator"
-        grpc, http = free_port(), free_port()
-        self.url = f"http://{host}:{http}"
-        (self.state / "join-token").unlink(missing_ok=True)
+    def __init__(self, lab, args, model, workers, label="plain", **more):
+        self.vocab = vocabulary(args, model)
+        super().__init__(lab, args.bin, model, f"{model.stem}-{label}-{workers}", workers,
+                         coordinator_flags=shlex.split(args.coordinator_flags), **more)
         try:
-            self.part.start(f"{name}-coordinator", [
-                args.bin / "efedllm-coord", "--model", model, "--listen", f"{host}:{grpc}", "--http", f"{host}:{http}", "--state-dir",
-                self.state, "--min-workers", workers, "--threads", threads, *shlex.split(args.coordinator_flags)], self.client_netns)
-            token = self.part.await_alive("a join token", START_SECONDS, lambda: (self.state / "join-token").exists()
-                                          and (self.state / "join-token").read_text().strip())
-            for i in range(workers):
-                self.part.start(f"{name}-worker-{i}", [
-                    args.bin / "efedllm-worker", "--join", f"{host}:{grpc}", "--token", token, "--state-dir",
-                    lab.folder / f"{name}-worker-{i}", "--name", f"worker-{i}", "--threads", 1], netns[i + 1] if netns else None,
-                    cgroups[i] if cgroups else None)
-            self.part.await_alive("the cluster to serve", START_SECONDS, lambda: self.answers("/health"))
-            self.complete([{"prompt": self.tokens(8), "n": 8}] * 2)  # pages are touched, connections are open
+            self.await_serving()
+            self.streams(2, 8)  # pages are touched, connections are open
         except BaseException:
             self.part.close()
             raise
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.part.close()
-
-    def ctl(self, *words):
-        done = subprocess.run([self.args.bin / "efedllm-ctl", *words, "--state-dir", self.state, "--json"], stdout=subprocess.PIPE,
-                              text=True, check=True)
-        return json.loads(done.stdout)
-
     def repeating(self, tokens):
-        """Tokens/s of one stream whose text repeats itself: what the n-gram lookup is for."""
-        phrase = self.tokens(12)
-        bias = {"logit_bias": {str(token): 4 for token in phrase}}
-        result = self.complete([{"prompt": phrase * 8, "n": tokens, "extra": bias}])[0]
+        """Tokens/s of one stream whose text repeats itself, which the n-gram lookup is for: a bias makes it one word."""
+        word = self.tokens(1)
+        result = self.complete([{"prompt": word * 16, "n": tokens, "extra": {"logit_bias": {str(word[0]): 100}}}])[0]
         return (tokens - 1) / (result["times"][-1] - result["times"][0])
 
     def busy(self, count, tokens):
-        """The share of the time that each stage computed, while so many streams decode."""
-        def computed():
-            nodes = sorted(self.ctl("status")["nodes"], key=lambda node: node["first_layer"])
-            return [node["steps"] * node["compute_millis_per_step"] / 1e3 for node in nodes]
-        requests = [{"prompt": self.tokens(8), "n": tokens, "until": 9} for _ in range(count)]
-        client = subprocess.Popen([*inside(self.client_netns), sys.executable, "-B", STREAMS, self.url, json.dumps(requests)],
+        """The share of ten seconds in which each stage computed, while so many streams decode."""
+        requests = [{"prompt": self.tokens(8), "n": tokens, "until": 13} for _ in range(count)]
+        client = subprocess.Popen([*labs.inside(self.client_netns), sys.executable, "-B", STREAMS, self.url, json.dumps(requests)],
                                   stdout=subprocess.DEVNULL)
-        time.sleep(2)
-        before, started = computed(), time.monotonic()
-        time.sleep(6)  # heartbeats bring the counters once a second
-        after, seconds = computed(), time.monotonic() - started
+        time.sleep(12.5)
+        metrics = labs.get(self.url + "/metrics", self.client_netns)
         client.wait()
-        return [(b - a) / seconds for a, b in zip(before, after)]
+        return [float(value) for value in re.findall(r"^efedllm_stage_busy_ratio\{.*\} (\S+)$", metrics, re.MULTILINE)]
 
     def prompt_among_streams(self, count, tokens, prompt_tokens):
         """Gaps between tokens of running streams while a prompt is computed, and how long that took."""
@@ -164,10 +112,8 @@ class Ours(HttpSystem):
 
     def predicted(self, streams):
         """What the plan says of so many streams, tokens/s; None where it says nothing."""
-        try:
-            return self.ctl("plan", "--explain", "--streams", str(streams)).get("tokens_per_second")
-        except subprocess.CalledProcessError:
-            return None
+        plan = self.ctl("plan", "--explain", "--streams", str(streams))
+        return plan.get("tokens_per_second") if plan else None
 
 
 class Rpc:
@@ -179,7 +125,7 @@ class Rpc:
         self.client_netns = netns[0] if netns else None
         self.servers = []
         for i in range(servers):
-            host, port = f"10.77.0.{i + 2}" if netns else "127.0.0.1", free_port()
+            host, port = f"10.77.0.{i + 2}" if netns else "127.0.0.1", labs.free_port()
             space = netns[i + 1] if netns else None
             self.part.start(f"rpc-{port}", [*shlex.split(args.rpc_server), "-H", host, "-p", port, "-t", 1], space)
             self.part.await_alive("an RPC server", 30, lambda: self._connects(host, port))
@@ -187,7 +133,7 @@ class Rpc:
 
     def _connects(self, host, port):
         code = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
-        return subprocess.run([*inside(self.client_netns), sys.executable, "-c", code, host, str(port)], stderr=subprocess.DEVNULL,
+        return subprocess.run([*labs.inside(self.client_netns), sys.executable, "-c", code, host, str(port)], stderr=subprocess.DEVNULL,
                               check=False).returncode == 0
 
     def bench(self, prompt, generate):
@@ -216,12 +162,12 @@ class RpcServer(HttpSystem):
         self.vocab = vocabulary(args, model)
         self.rpc = Rpc(lab, args, model, servers, netns)
         self.client_netns = self.rpc.client_netns
-        port = free_port()
+        port = labs.free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.rpc.part.start(f"llama-server-{port}", [
             *shlex.split(args.llama_server), "-m", self.rpc.model, "-t", 1, "--rpc", ",".join(self.rpc.servers), "-ngl", 99, "--parallel",
             8, "-c", 8192, "--host", "127.0.0.1", "--port", port], self.client_netns)
-        self.rpc.part.await_alive("llama-server", START_SECONDS, lambda: self.answers("/health"))
+        self.rpc.part.await_alive("llama-server", START_SECONDS, lambda: labs.get(self.url + "/health", self.client_netns))
         self.complete([{"prompt": self.tokens(8), "n": 8}] * 2)
 
     def close(self):

@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import socket
-import subprocess
 import sys
 import time
 
@@ -25,55 +24,14 @@ STORY = "Once upon a time there was a "
 ANIMALS = ["shy owl", "red fox", "small bear", "brave mouse", "lazy cat", "young wolf", "proud goose", "green frog"]
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-class Cluster:
-    """A coordinator and two workers, TLS between them; a context manager."""
+class Cluster(labs.Cluster):
+    """A coordinator and two workers on loopback."""
 
     def __init__(self, lab, binaries, name, coordinator_flags=(), worker_flags=()):
-        self.binaries, self.part = binaries, lab.subset()
-        self.grpc, self.http = free_port(), free_port()
-        self.state = lab.folder / name
-        self.part.start(f"{name}-coordinator", [
-            binaries / "efedllm-coord", "--model", MODEL, "--listen", f"127.0.0.1:{self.grpc}", "--http", f"127.0.0.1:{self.http}",
-            "--state-dir", self.state, "--min-workers", 2, "--threads", 1, *coordinator_flags])
-        token_file = self.state / "join-token"
-        token = self.part.await_alive("a join token", 60, lambda: token_file.exists() and token_file.read_text().strip())
-        for i in range(2):
-            self.part.start(f"{name}-worker-{i}", [
-                binaries / "efedllm-worker", "--join", f"127.0.0.1:{self.grpc}", "--token", token, "--state-dir",
-                lab.folder / f"{name}-worker-{i}", "--threads", 1, *worker_flags])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, value, traceback):
-        if kind not in (None, KeyboardInterrupt):
-            for process in self.part.processes:
-                print(f"--- {process.name}\n{process.tail()}", file=sys.stderr)
-        self.part.close()
-
-    def await_serving(self, seconds=60):
-        self.part.await_alive("the cluster to serve", seconds, self.healthy)
-
-    def healthy(self):
-        connection = self.connect(5)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
+        super().__init__(lab, binaries, MODEL, name, coordinator_flags=coordinator_flags, worker_flags=worker_flags)
 
     def status(self):
-        done = subprocess.run([self.binaries / "efedllm-ctl", "status", "--state-dir", self.state, "--json"], stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, text=True, check=False)
-        return json.loads(done.stdout) if done.returncode == 0 else {"state": "gone"}
+        return self.ctl("status") or {"state": "gone"}
 
     def connect(self, timeout=120):
         return http.client.HTTPConnection("127.0.0.1", self.http, timeout=timeout)

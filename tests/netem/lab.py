@@ -2,12 +2,15 @@
 leaves nothing behind. For the benchmarks and the end-to-end tests."""
 import contextlib
 import itertools
+import json
 import os
 import pathlib
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -72,7 +75,7 @@ class Lab(contextlib.ExitStack):
         raise KeyboardInterrupt
 
     def start(self, name, command, netns=None, cgroup=None):
-        prefix = ["ip", "netns", "exec", netns] if netns else []
+        prefix = inside(netns)
         if cgroup:
             prefix += ["sh", "-c", f'echo $$ >{shlex.quote(str(cgroup / "cgroup.procs"))} && exec "$@"', "sh"]
         process = Process(name, [str(word) for word in command], self.folder / f"{name}.log", prefix)
@@ -179,6 +182,69 @@ def make_quota(lab, name, cores):
     else:
         (group / "cpu.max").write_text(f"{quota} {QUOTA_PERIOD_MICROS}")
     return group
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Cluster:
+    """A coordinator and workers of one thread each, TLS between them; a context manager. Started, not yet serving. The same name
+    in the same lab means the same state folders. netns: the coordinator's namespace and the workers', behind emulated links."""
+
+    def __init__(self, lab, binaries, model, name, workers=2, threads=1, coordinator_flags=(), worker_flags=(), netns=(), cgroups=()):
+        self.binaries, self.part, self.state = binaries, lab.subset(), lab.folder / f"{name}-coordinator"
+        self.client_netns = netns[0] if netns else None
+        self.host, grpc, self.http = "10.77.0.1" if netns else "127.0.0.1", free_port(), free_port()
+        self.url = f"http://{self.host}:{self.http}"
+        token_file = self.state / "join-token"
+        token_file.unlink(missing_ok=True)
+        try:
+            self.part.start(f"{name}-coordinator", [
+                binaries / "efedllm-coord", "--model", model, "--listen", f"{self.host}:{grpc}", "--http", f"{self.host}:{self.http}",
+                "--state-dir", self.state, "--min-workers", workers, "--threads", threads, *coordinator_flags], self.client_netns)
+            token = self.part.await_alive("a join token", 300, lambda: token_file.exists() and token_file.read_text().strip())
+            for i in range(workers):
+                self.part.start(f"{name}-worker-{i}", [
+                    binaries / "efedllm-worker", "--join", f"{self.host}:{grpc}", "--token", token, "--state-dir",
+                    lab.folder / f"{name}-worker-{i}", "--name", f"worker-{i}", "--threads", 1, *worker_flags],
+                    netns[i + 1] if netns else None, cgroups[i] if cgroups else None)
+        except BaseException:
+            self.part.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        if kind not in (None, KeyboardInterrupt):
+            for process in self.part.processes:
+                print(f"--- {process.name}\n{process.tail()}", file=sys.stderr)
+        self.part.close()
+
+    def ctl(self, *words):
+        """What efedllm-ctl prints as JSON; None if it failed."""
+        done = subprocess.run([self.binaries / "efedllm-ctl", *words, "--state-dir", self.state, "--json"], stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True, check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def await_serving(self, seconds=300):
+        self.part.await_alive("the cluster to serve", seconds, lambda: get(self.url + "/health", self.client_netns) is not None)
+
+
+def inside(netns):
+    """What a command starts with to run in this namespace."""
+    return ["ip", "netns", "exec", netns] if netns else []
+
+
+def get(url, netns=None):
+    """The body of what is there, as seen from the namespace; None: nothing, or an error."""
+    code = "import sys, urllib.request; sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
+    done = subprocess.run([*inside(netns), sys.executable, "-c", code, url], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          text=True, check=False)
+    return done.stdout if done.returncode == 0 else None
 
 
 class CpuWatch:
