@@ -10,8 +10,9 @@ namespace {
 // Chunks that are worth comparing. Below the least, a step reads the weights for too little work.
 constexpr std::array<uint32_t, 11> kChunks = {16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512};
 constexpr uint32_t kUnmeasuredChunk = 64;
+constexpr uint32_t kChunkGrain = 8;  // of those beside decodes
 // A token beside a prompt's chunk comes after at most so many times the usual gap.
-constexpr double kMostGap = 2.5;
+constexpr double kMostGap = 2.3;
 // More micro-batches, or smaller chunks, must win by so much: what is measured is noisy.
 constexpr double kClearWin = 0.97;
 
@@ -60,8 +61,7 @@ uint32_t ChunkAlone(uint64_t prompt_rows, const StepRules& rules, const ChainTim
 uint32_t ChunkBesideDecodes(uint32_t decodes, double most_gap, uint32_t most,
                             const StepRules& rules, const ChainTimes& times) {
   uint32_t best = std::min(kChunks[0], most);
-  for (const uint32_t chunk : kChunks) {
-    if (chunk > most) break;
+  for (uint32_t chunk = best; chunk <= most; chunk += kChunkGrain) {
     const uint32_t rows = decodes + chunk;
     const double gap = std::max(
         static_cast<double>(Depth(times, rules, rows, decodes)) * times.Interval(rows, decodes),

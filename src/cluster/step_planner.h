@@ -37,7 +37,7 @@ struct StepShape {
 //
 // Prompts go in chunks: alone, of the size with the shortest time for all that is left, (chunks -
 // 1) x interval + pass (a flow shop's makespan); beside decodes, of the largest size with which the
-// next token comes after at most 2.5 times the decodes' own round.
+// next token comes after at most 2.3 times the decodes' own round.
 //
 // While nothing is measured: as many micro-batches as stages, and chunks of 64 rows (one stage:
 // max_tokens).
