@@ -91,8 +91,8 @@ TEST(Speculation, SaysTheSameHereAndOverWorkersWithAndWithoutADraftModel) {
       });
       for (size_t i = 0; i < workers; ++i) world.Join();
       ASSERT_TRUE(world.AwaitServing(workers));
-      std::vector<GenerationInput> inputs;
-      for (int i = 0; i < 12; ++i) inputs.push_back(RandomInput(random));
+      std::vector<GenerationInput> inputs(12);
+      for (GenerationInput& input : inputs) input = RandomInput(random);
       ExpectTheSame(world, inputs);
     }
   }
