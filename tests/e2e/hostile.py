@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import socket
 import sys
 import time
@@ -73,6 +74,15 @@ class Cluster(labs.Cluster):
     def kv_in_use(status):
         """Tokens of KV that requests hold; what a cache keeps of earlier ones does not count."""
         return status["kv_tokens_used"]
+
+    def check_cached(self):
+        """Once idle, the stages hold what the prefix cache knows of, to the token."""
+        def is_coherent():
+            status = self.status()
+            ends = ([node for node in status["nodes"] if node["first_layer"] == 0],
+                    [node for node in status["nodes"] if node["last_layer"] == status["layers"]])
+            return all(sum(node["kv_tokens_used"] for node in end) == status["kv_tokens_cached"] for end in ends)
+        labs.wait_for("the workers' KV to be that of the prefix cache", 10, is_coherent)  # heartbeats tell it
 
     def counts(self):
         """What must not grow: per process threads, file descriptors and resident KiB."""
@@ -144,6 +154,7 @@ def vanish(lab, args):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 sock.close()
             cluster.await_idle(10)
+            cluster.check_cached()
         assert cluster.text(STORY + "shy owl", 8)
         print("vanish: 64 clients went, everything was freed")
 
@@ -181,7 +192,11 @@ def full(lab, args):
         status, _, reply = cluster.post({"prompt": STORY * 60, "max_tokens": 500})
         assert status == 400, (status, reply)
         cluster.await_idle()
-        print(f"full: {len(jobs)} requests that want {sum(tokens for _, tokens in jobs)} tokens of KV shared {total}")
+        cluster.check_cached()
+        preemptions = int(re.search(r"^efedllm_preemptions_total (\d+)", labs.get(cluster.url + "/metrics"), re.MULTILINE)[1])
+        assert preemptions > 0
+        print(f"full: {len(jobs)} requests that want {sum(tokens for _, tokens in jobs)} tokens of KV shared {total}; {preemptions} times "
+              "one made room")
 
 
 def short_requests(cluster, count):
@@ -215,6 +230,7 @@ def flat(lab, args):
         cluster.await_idle()
         time.sleep(3)
         after = cluster.counts()
+        cluster.check_cached()
         for name, counts in after.items():
             print(f"flat: {name}: {before[name]} -> {counts}")
         for name, counts in after.items():
