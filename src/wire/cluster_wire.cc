@@ -113,7 +113,8 @@ absl::StatusOr<TensorSpec> TensorFromWire(const v1::TensorSpec& message) {
   RETURN_IF_ERROR(CheckRange("tensor.rows", message.rows(), 1, uint64_t{1} << 24));
   RETURN_IF_ERROR(CheckRange("tensor.cols", message.cols(), 1, uint64_t{1} << 24));
   const std::optional<DType> dtype = DTypeFromGguf(message.dtype());
-  if (!dtype) return WrongField("tensor.dtype", absl::StrCat("is ", message.dtype(), ", unknown here"));
+  if (!dtype)
+    return WrongField("tensor.dtype", absl::StrCat("is ", message.dtype(), ", unknown here"));
   if (!RowBytes(*dtype, message.cols()))
     return WrongField("tensor.cols", "is no whole number of blocks");
   TensorSpec spec;
@@ -124,7 +125,7 @@ absl::StatusOr<TensorSpec> TensorFromWire(const v1::TensorSpec& message) {
   const std::string& digests = message.chunk_sha256();
   if (digests.size() != spec.chunk_count() * sizeof(Sha256Digest)) {
     return WrongField("tensor.chunk_sha256", absl::StrCat("has ", digests.size(), " bytes for ",
-                                                     spec.chunk_count(), " chunks"));
+                                                          spec.chunk_count(), " chunks"));
   }
   spec.chunks.resize(spec.chunk_count());
   for (size_t i = 0; i < spec.chunks.size(); ++i) {
@@ -307,7 +308,7 @@ absl::StatusOr<StageReport> FromWire(const v1::StageStatus& message) {
       break;
     default:
       return WrongField("state",
-                   absl::StrCat("is ", static_cast<int>(message.state()), ", unknown here"));
+                        absl::StrCat("is ", static_cast<int>(message.state()), ", unknown here"));
   }
   RETURN_IF_ERROR(CheckRange("epoch", message.epoch(), 0, kMaxCount));
   RETURN_IF_ERROR(CheckRange("bytes_total", message.bytes_total(), 0, kMaxCount));
