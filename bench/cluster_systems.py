@@ -110,10 +110,10 @@ class Ours(labs.Cluster, HttpSystem):
         prefix = self.tokens(tokens)
         return tuple(self.complete([{"prompt": prefix + self.tokens(4), "n": 2}])[0]["times"][0] for _ in range(2))
 
-    def predicted(self, streams):
-        """What the plan says of so many streams, tokens/s; None where it says nothing."""
-        plan = self.ctl("plan", "--explain", "--streams", str(streams))
-        return plan.get("tokens_per_second") if plan else None
+    def predicted(self):
+        """The plan's own word: (streams at once, tokens/s of all of them)."""
+        plan = self.ctl("plan", "--explain")
+        return plan["streams"], plan["predicted"]["all_streams"]
 
 
 class Rpc:
