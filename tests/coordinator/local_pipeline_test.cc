@@ -51,6 +51,24 @@ TEST_F(LocalPipelineTest, ReturnsResultsInOrderAndErrorsAsResults) {
   }
 }
 
+TEST_F(LocalPipelineTest, SaysHowLongAStepWaitedAndWasComputed) {
+  auto pipeline = Make(compute_);
+  Step step;
+  step.epoch = Epoch{1};
+  step.spans = {{SequenceId{5}, 0, 8}};
+  const absl::Time before = absl::Now();
+  ASSERT_TRUE(pipeline->Submit(step, 0, Matrix(8, Seedling().config.d_model)).ok());
+  const auto result = pipeline->NextResult(absl::Seconds(30));
+  ASSERT_TRUE(result.has_value());
+  ASSERT_EQ(result->timings.size(), 1u);
+  const StageTiming& timing = result->timings[0];
+  EXPECT_EQ(timing.node, NodeId{0});
+  EXPECT_GE(timing.received_micros, absl::ToUnixMicros(before));
+  EXPECT_GT(timing.compute_micros, 0u);
+  EXPECT_LE(timing.received_micros + timing.queue_micros + timing.compute_micros,
+            absl::ToUnixMicros(result->returned));
+}
+
 TEST_F(LocalPipelineTest, KeepsItsWeightsForTheNextStartWhileItServes) {
   TempDir dir;
   const auto cache = *WeightCache::Open(dir.path());
