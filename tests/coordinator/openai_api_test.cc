@@ -289,6 +289,28 @@ TEST(OpenAiApi, AFullQueueSaysWhenToComeBack) {
   EXPECT_TRUE(absl::SimpleAtoi(reply.headers[0].second, &seconds) && seconds >= 1);
 }
 
+TEST(OpenAiApi, ATimeoutIsA504OrAStreamsLastEvent) {
+  const SystemClock clock;
+  prometheus::Registry registry;
+  FakePipeline pipeline;
+  Scheduler scheduler(clock, Seedling(), pipeline, {}, registry);
+  OpenAiApi api(clock, Seedling(), scheduler, registry);
+  FakeExchange stream("POST", "/v1/completions",
+                      R"({"prompt":"x","max_tokens":1000,"ignore_eos":true,"stream":true,)"
+                      R"("temperature":0,"timeout":2})");
+  api.Handle(stream);
+  pipeline.Hold(true);
+  FakeExchange exchange("POST", "/v1/completions", R"({"prompt":"x","timeout":0.05})");
+  api.Handle(exchange);
+  EXPECT_EQ(exchange.status(), 504);
+  EXPECT_EQ(exchange.json()["error"]["type"], "timeout_error");
+  EXPECT_EQ(exchange.json()["error"]["code"], "deadline_exceeded");
+  stream.RunStream();
+  EXPECT_EQ(json::parse(stream.events().back())["error"]["code"], "deadline_exceeded");
+  pipeline.Hold(false);
+  EXPECT_TRUE(scheduler.WaitIdle(absl::Seconds(10)));
+}
+
 TEST(OpenAiApi, AWaitingClientThatHangsUpCancels) {
   const SystemClock clock;
   prometheus::Registry registry;
