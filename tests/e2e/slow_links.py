@@ -18,6 +18,7 @@ import lab as labs  # noqa: E402
 
 MODEL = pathlib.Path(__file__).resolve().parents[2] / "models" / "seedling" / "seedling-q8_0.gguf"
 PROMPT = "Once upon a time there was a shy owl"
+RATE_MBIT = 50
 DELAY_MICROS = 20_000
 POST = """
 import sys, urllib.request
@@ -42,7 +43,7 @@ def main():
         with labs.Cluster(lab, binaries, MODEL, "fast") as fast:
             fast.await_serving()
             expected = complete(fast, 150)
-        with labs.emulate_links(lab, binaries / "linkem", 3, 50, DELAY_MICROS) as links:
+        with labs.emulate_links(lab, binaries / "linkem", 3, RATE_MBIT, DELAY_MICROS) as links:
             with labs.Cluster(lab, binaries, MODEL, "slow", netns=links.names) as slow:
                 slow.await_serving()
                 assert complete(slow, 150) == expected
@@ -58,6 +59,13 @@ def main():
                 assert expected.startswith(complete(slow, 10))
                 # Each token passes at least two links one after the other.
                 assert time.monotonic() - started > 10 * 2 * DELAY_MICROS / 1e6
+            with labs.Cluster(lab, binaries, MODEL, "slow", netns=links.names) as slow:
+                slow.await_serving()
+                slow.part.await_alive("all links to be measured", 60, lambda: len(slow.ctl("plan", "--explain")["links"]) == 6)
+                for link in slow.ctl("plan", "--explain")["links"]:
+                    assert 2 * DELAY_MICROS < 1e3 * link["rtt_millis"] < 4 * DELAY_MICROS, link
+                    assert RATE_MBIT / 2 < 8e-6 * link["bytes_per_second"] < RATE_MBIT, link
+                assert expected.startswith(complete(slow, 50))
     print("the text is the same over slow links")
 
 
