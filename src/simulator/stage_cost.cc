@@ -119,7 +119,8 @@ double StageCost::LayerSeconds(const StepWork& work) const {
 }
 
 double StageCost::HeadSeconds(uint32_t rows) const {
-  double seconds = rows / kHeadRows * MatrixSeconds(kHeadRows) + MatrixSeconds(rows % kHeadRows);
+  const uint32_t full = rows / kHeadRows;
+  double seconds = full * MatrixSeconds(kHeadRows) + MatrixSeconds(rows % kHeadRows);
   if (node_.times.empty())
     seconds += rows * static_cast<double>(model_.vocab) * kChoiceSecondsPerLogit;
   return seconds;
