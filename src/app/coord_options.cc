@@ -40,6 +40,14 @@ absl::StatusOr<std::optional<KvType>> CheckKvTypeFlag(const std::string& kv_type
       absl::StrCat("--kv-type: unknown type \"", kv_type, "\"; use auto, f32, f16 or q8_0"));
 }
 
+absl::StatusOr<Layout> CheckLayout(const std::string& layout) {
+  if (layout == "auto") return Layout::kAuto;
+  if (layout == "chain") return Layout::kChain;
+  if (layout == "replicas") return Layout::kReplicas;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--layout: unknown layout \"", layout, "\"; use auto, chain or replicas"));
+}
+
 absl::Status CheckAddresses(const CoordFlags& flags) {
   RETURN_IF_ERROR(Named("--listen", ParseHostPort(flags.listen).status()));
   RETURN_IF_ERROR(Named("--http", ParseHostPort(flags.http).status()));
@@ -97,6 +105,10 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
                  "What keys and values are kept in on all nodes: f32, f16, q8_0, or auto (f16, but "
                  "f32 for small models)")
       ->capture_default_str();
+  app.add_option("--layout", flags.layout,
+                 "How layers lie on workers: chain (all workers in one), replicas (chains of their "
+                 "own), or auto (a chain, unless another serves clearly more)")
+      ->capture_default_str();
   app.add_option("--context", flags.context,
                  "Tokens that a sequence may have; 0: the model's, at most 8192")
       ->capture_default_str();
@@ -116,6 +128,7 @@ absl::StatusOr<CoordOptions> CheckCoordFlags(const CoordFlags& flags, const Coor
   RETURN_IF_ERROR(CheckAddresses(flags));
   RETURN_IF_ERROR(CheckNumbers(flags));
   ASSIGN_OR_RETURN(coordinator.codec, CheckCodec(flags.codec));
+  ASSIGN_OR_RETURN(coordinator.layout, CheckLayout(flags.layout));
   ASSIGN_OR_RETURN(coordinator.kv_type, CheckKvTypeFlag(flags.kv_type));
   const absl::StatusOr<uint64_t> memory = ParseBytes(flags.memory);
   RETURN_IF_ERROR(Named("--memory", memory.status()));

@@ -25,6 +25,7 @@ struct CoordFlags {
   int64_t threads = 0;
   std::string kernels = "auto";
   std::string kv_type = "auto";
+  std::string layout = "auto";
   int64_t context = 0;
   int64_t max_sequences = 16;
   int64_t queue = 128;

@@ -42,21 +42,7 @@ struct AdminFlags {
 using Stub = v1::Admin::Stub;
 
 absl::StatusOr<std::unique_ptr<Stub>> Connect(const AdminFlags& flags) {
-  std::string state_dir = flags.state_dir;
-  if (state_dir.empty()) {
-    ASSIGN_OR_RETURN(state_dir, DefaultStateDir(ThisUser(), kCoordinatorState));
-  }
-  const std::string socket = AdminSocket(state_dir);
-  if (access(socket.c_str(), R_OK | W_OK) != 0) {
-    return absl::UnavailableError(
-        absl::StrCat("no coordinator answers at ", socket,
-                     "; is it running, is this its user, and is this its --state-dir?"));
-  }
-  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);  // it is our own coordinator, and traces are long
-  return v1::Admin::NewStub(
-      grpc::CreateCustomChannel("unix:" + socket, grpc::InsecureChannelCredentials(), arguments));
+  return ConnectToCoordinator(flags.state_dir);
 }
 
 void SetDeadline(grpc::ClientContext& context) {
@@ -264,6 +250,23 @@ void OnCommand(CLI::App& command, std::shared_ptr<AdminFlags> flags, int& exit_c
 }
 
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<v1::Admin::Stub>> ConnectToCoordinator(std::string state_dir) {
+  if (state_dir.empty()) {
+    ASSIGN_OR_RETURN(state_dir, DefaultStateDir(ThisUser(), kCoordinatorState));
+  }
+  const std::string socket = AdminSocket(state_dir);
+  if (access(socket.c_str(), R_OK | W_OK) != 0) {
+    return absl::UnavailableError(
+        absl::StrCat("no coordinator answers at ", socket,
+                     "; is it running, is this its user, and is this its --state-dir?"));
+  }
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);  // it is our own coordinator, and traces are long
+  return v1::Admin::NewStub(
+      grpc::CreateCustomChannel("unix:" + socket, grpc::InsecureChannelCredentials(), arguments));
+}
 
 void AddStatusCommand(CLI::App& root, int& exit_code) {
   CLI::App* command = root.add_subcommand("status", "Show a running coordinator's cluster");

@@ -15,6 +15,7 @@
 #include "common/file.h"
 #include "coordinator/chrome_trace.h"
 #include "coordinator/cluster_metrics.h"
+#include "coordinator/plan_explanation.h"
 #include "wire/status_wire.h"
 
 namespace efedllm {
@@ -130,6 +131,14 @@ grpc::ServerUnaryReactor* AdminService::RevokeToken(grpc::CallbackServerContext*
   const absl::StatusOr<JoinTokenInfo> token = tokens_.Revoke(request->id());
   if (token.ok()) FillToken(*token, clock_.Now(), *reply->mutable_token());
   return Finish(context, token.status());
+}
+
+grpc::ServerUnaryReactor* AdminService::ExplainPlan(grpc::CallbackServerContext* context,
+                                                    const v1::ExplainPlanRequest*,
+                                                    v1::ExplainPlanReply* reply) {
+  reply->set_model(facts_.model);
+  FillExplanation(keeper_.Explain(), *reply);
+  return Finish(context, absl::OkStatus());
 }
 
 grpc::ServerUnaryReactor* AdminService::GetTrace(grpc::CallbackServerContext* context,

@@ -27,7 +27,7 @@ struct ServedFacts {
 // Thread-safe. Everything is borrowed and outlives the AdminServer.
 class AdminService final : public v1::Admin::CallbackService {
  public:
-  AdminService(const Clock& clock, const EpochKeeper& keeper, const Scheduler& scheduler,
+  AdminService(const Clock& clock, EpochKeeper& keeper, const Scheduler& scheduler,
                JoinTokens& tokens, const TraceStore& traces, const StageMeters& meters,
                const ServedFacts& facts)
       : clock_(clock),
@@ -51,13 +51,16 @@ class AdminService final : public v1::Admin::CallbackService {
   grpc::ServerUnaryReactor* RevokeToken(grpc::CallbackServerContext* context,
                                         const v1::RevokeTokenRequest* request,
                                         v1::RevokeTokenReply* reply) override;
+  grpc::ServerUnaryReactor* ExplainPlan(grpc::CallbackServerContext* context,
+                                        const v1::ExplainPlanRequest* request,
+                                        v1::ExplainPlanReply* reply) override;
   grpc::ServerUnaryReactor* GetTrace(grpc::CallbackServerContext* context,
                                      const v1::TraceRequest* request,
                                      v1::TraceReply* reply) override;
 
  private:
   const Clock& clock_;
-  const EpochKeeper& keeper_;
+  EpochKeeper& keeper_;
   const Scheduler& scheduler_;
   JoinTokens& tokens_;
   const TraceStore& traces_;

@@ -50,6 +50,17 @@ struct ClusterStatus {
   absl::Time now;
 };
 
+// What `efedllm-ctl plan --explain` shows.
+struct PlanExplanation {
+  ClusterStatus status;
+  PlannerInput input;                            // what is known now
+  StagePlan plan;                                // the present one; no chains: no workers compute
+  std::vector<ChainForecast> forecasts;          // by chain
+  std::vector<std::vector<double>> by_profile;   // seconds of a micro-batch, by chain and stage
+  std::vector<std::vector<double>> by_measures;  // the same as measured; 0: not yet
+  absl::StatusOr<PlanReport> next = absl::UnavailableError("no workers");  // as planned now
+};
+
 // Thread-safe. One thread of its own plans and acts.
 class EpochKeeper {
  public:
@@ -83,6 +94,8 @@ class EpochKeeper {
   void SetActiveSequences(size_t count);
 
   ClusterStatus Status() const ABSL_LOCKS_EXCLUDED(mu_);
+  // Plans, without doing it: takes up to a second in very large clusters.
+  PlanExplanation Explain() ABSL_LOCKS_EXCLUDED(mu_);
   absl::Duration heartbeat() const { return options_.rules.heartbeat; }
 
  private:

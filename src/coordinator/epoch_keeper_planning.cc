@@ -84,6 +84,37 @@ PlannerInput EpochKeeper::InputFor(const std::vector<PlannerNode>& nodes) const 
   return input;
 }
 
+PlanExplanation EpochKeeper::Explain() {
+  PlanExplanation explanation;
+  explanation.status = Status();
+  std::vector<ChainTimes> times;
+  {
+    absl::MutexLock lock(&mu_);
+    Learn();
+    explanation.input = InputFor(membership_.PlannerNodes(membership_.Candidates(clock_.Now())));
+    if (Alive() && !present_.alone) explanation.plan = present_.plan;
+    if (present_.pipeline != nullptr) times = present_.pipeline->Times();
+  }
+  const PlannerInput& input = explanation.input;
+  if (!input.nodes.empty()) explanation.next = MakePlan(input);
+  explanation.forecasts = ForecastPlan(input, explanation.plan);
+  const LayerSums sums(input.layers);
+  for (size_t c = 0; c < explanation.forecasts.size(); ++c) {
+    const uint32_t rows = explanation.forecasts[c].decode.rows;
+    const std::vector<Stage>& stages = explanation.plan.chains[c].stages;
+    std::vector<double>& by_profile = explanation.by_profile.emplace_back(stages.size());
+    std::vector<double>& by_measures = explanation.by_measures.emplace_back(stages.size());
+    for (size_t i = 0; i < stages.size(); ++i) {
+      const auto node =
+          std::find_if(input.nodes.begin(), input.nodes.end(),
+                       [&](const PlannerNode& n) { return n.node == stages[i].node; });
+      by_profile[i] = sums.Seconds(node->profile, stages[i].layers, rows);
+      if (c < times.size()) by_measures[i] = times[c].stage(i).Seconds(rows);
+    }
+  }
+  return explanation;
+}
+
 void EpochKeeper::Plan() {
   PlannerInput input;
   std::vector<NodeId> considered;

@@ -114,5 +114,14 @@ TEST(CoordOptions, RefusesCodecsThatDoNotExistYet) {
   EXPECT_TRUE(CheckCoordFlags(flags, Machine()).ok());
 }
 
+TEST(CoordOptions, KnowsLayouts) {
+  CoordFlags flags = Flags();
+  EXPECT_EQ(CheckCoordFlags(flags, Machine())->coordinator.layout, Layout::kAuto);
+  flags.layout = "replicas";
+  EXPECT_EQ(CheckCoordFlags(flags, Machine())->coordinator.layout, Layout::kReplicas);
+  flags.layout = "star";
+  ExpectRefused(flags, "auto, chain or replicas");
+}
+
 }  // namespace
 }  // namespace efedllm
