@@ -117,6 +117,7 @@ void Scheduler::Impl::FollowEpoch() {
   const absl::Status serves = loop.FollowEpoch();
   const absl::Time now = clock.Now();
   absl::MutexLock lock(&mu);
+  stats.serving = serves.ok();  // together with the reason
   if (serves.ok()) {
     max_positions = loop.max_positions();
     outage_since = absl::InfiniteFuture();
@@ -141,7 +142,6 @@ void Scheduler::Impl::Publish() {
     absl::MutexLock lock(&mu);
     rate.Add(clock.Now(), loop.counts().generated_tokens - counts.generated_tokens);
     counts = loop.counts();
-    stats.serving = loop.serving();
     stats.queued = incoming.size() + loop.waiting();
     stats.running = loop.running();
     stats.kv_tokens_held = loop.kv_tokens_held();
