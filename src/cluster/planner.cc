@@ -20,6 +20,8 @@ namespace {
 // So much better must be what gives up one chain over all nodes that help: such a chain is the
 // fastest for a prompt.
 constexpr double kClearly = 1.25;
+// So much dearer may a plan be that leaves out nobody, as long as nodes only measured themselves.
+constexpr double kDoubt = 1.5;
 // Hops of a chain that take less than this exclude nobody.
 constexpr double kNearSeconds = 0.005;
 constexpr size_t kMostExplained = 64;
@@ -64,6 +66,7 @@ class Chooser {
 
   absl::StatusOr<PlanReport> Run() {
     chain_ = search_.BestChain(1);
+    PreferAll();
     wide_ = search_.BestChain(2);
     single_ = search_.BestSingle();
     if (input_.rules.layout != Layout::kChain && input_.nodes.size() > 1) {
@@ -76,6 +79,15 @@ class Chooser {
   }
 
  private:
+  // A probe beside other programs' work errs, and who is left out because of it is never measured
+  // at work. So at first everybody takes part whom that does not cost clearly too much.
+  void PreferAll() {
+    const auto measured = [](const PlannerNode& node) { return !node.measured.empty(); };
+    if (std::all_of(input_.nodes.begin(), input_.nodes.end(), measured)) return;
+    std::optional<PlanCandidate> all = search_.BestChain(input_.nodes.size());
+    if (all && chain_ && all->request_seconds <= kDoubt * chain_->request_seconds) chain_ = all;
+  }
+
   // For one sequence and for many, by this factor.
   bool OneIsFaster(double by) const {
     if (!single_ || !wide_) return false;
@@ -88,8 +100,8 @@ class Chooser {
     return OneIsFaster(kClearly) && search_.HopSeconds(*wide_) >= kNearSeconds;
   }
   bool ReplicasServeMore() const {
-    return replicas_ && (!chain_ || replicas_->prediction.tokens_per_second >
-                                        kClearly * chain_->prediction.tokens_per_second);
+    return replicas_ &&
+           (!chain_ || replicas_->far_tokens_per_second > kClearly * chain_->far_tokens_per_second);
   }
 
   PlanCandidate Choose() const {

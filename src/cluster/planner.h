@@ -62,8 +62,9 @@ struct PlanReport {
 
 // The best plan for `streams` sequences that bring prompts and generate:
 // - one chain: the nodes, their order and the partition of the layers with which a typical request
-//   costs the least. Up to eight nodes every subset is tried; among more, those that are fast, near
-//   and near each other. Nodes that do not help are standby.
+//   costs the least; as long as not all nodes were measured at work, all of them where that costs
+//   less than 1.5 times as much. Up to eight nodes every subset is tried; among more, those that
+//   are fast, near and near each other. Nodes that do not help are standby.
 // - replicas instead, where they generate more than 1.25 times as much (kAuto).
 // - one node instead, where it is more than 1.25 times as fast for one sequence and for many, and
 //   more than a few milliseconds of hops are the reason (kAuto).

@@ -110,6 +110,15 @@ TEST(Planner, LeavesOutWhoWouldHoldUpTheOthersAndSaysWhy) {
   EXPECT_THAT(report->standby[1].why, HasSubstr("its memory holds no layer"));
 }
 
+TEST(Planner, WhoSeemsSlowTakesPartUntilItIsMeasuredAtWork) {
+  // Beside other work, the probe of the second one saw a third of its memory's speed.
+  PlannerInput input = Input(22, {Node(1), Node(2)});
+  for (PlannerNode& node : input.nodes) node.profile.int8_ops_per_second = 3e11;
+  input.nodes[0].profile.read_bytes_per_second = 4.06e9;
+  input.nodes[1].profile.read_bytes_per_second = 1.4e9;
+  EXPECT_TRUE(MakePlan(input)->standby.empty());
+}
+
 TEST(Planner, TellsWhereANodeWouldSlowDownOthers) {
   PlannerInput input = Input(16, {Node(1), Node(2), Node(3, 0.4)});
   AddLink(input, 0, 3, 400);
@@ -209,6 +218,7 @@ TEST(Planner, TinyHopsExcludeNobody) {
   input.layers = Layers(8, 1'000'000);
   const absl::StatusOr<PlanReport> report = MakePlan(input);
   ASSERT_TRUE(report.ok());
+  ASSERT_EQ(report->plan.chains.size(), 1u);
   EXPECT_EQ(report->plan.chains[0].stages.size(), 2u);
 }
 
