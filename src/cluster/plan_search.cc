@@ -90,7 +90,8 @@ PlanCandidate PlanSearch::Weigh(std::vector<ChainShape> chains) const {
   PlanCandidate candidate;
   candidate.chains = std::move(chains);
   const std::vector<size_t> dealt = model_.Deal(candidate.chains, input_.rules.streams);
-  double prompt_rate = 0, decode_rate = 0;
+  double prompt_rate = 0;
+  double& decode_rate = candidate.far_tokens_per_second;
   for (size_t i = 0; i < candidate.chains.size(); ++i) {
     const ChainShape& chain = candidate.chains[i];
     // No more at once than there is KV for.

@@ -22,7 +22,8 @@ inline constexpr double kGeneratedTokens = 128;
 struct PlanCandidate {
   std::vector<ChainShape> chains;
   PlanPrediction prediction;
-  double request_seconds = 0;  // of the cluster's time that a typical request costs
+  double far_tokens_per_second = 0;  // as predicted, if hops on a local network took no time
+  double request_seconds = 0;        // of the cluster's time that a typical request costs
 };
 
 class PlanSearch {
