@@ -25,26 +25,30 @@ class EchoService::Call final : public grpc::ServerGenericBidiReactor {
     if (admitted.ok()) {
       StartRead(&request_);
     } else {
-      Finish(admitted);
+      End(admitted);
     }
   }
   void OnReadDone(bool ok) override {
-    if (!ok) return Finish(InvalidArgument("an echo brings a message"));
+    if (!ok) return End(InvalidArgument("an echo brings a message"));
     if (request_.Length() > kMaxEchoBytes) {
-      return Finish(InvalidArgument(absl::StrCat("an echo brings at most ", kMaxEchoBytes,
-                                                 " bytes, this one ", request_.Length())));
+      return End(InvalidArgument(absl::StrCat("an echo brings at most ", kMaxEchoBytes,
+                                              " bytes, this one ", request_.Length())));
     }
     request_.Clear();
     const grpc::Slice nothing;
     answer_ = grpc::ByteBuffer(&nothing, 1);
+    --under_way_;
     StartWriteAndFinish(&answer_, grpc::WriteOptions(), grpc::Status::OK);
   }
-  void OnDone() override {
-    --under_way_;
-    delete this;
-  }
+  void OnDone() override { delete this; }
 
  private:
+  // Not only in OnDone, which may come after the peer's next echo.
+  void End(const grpc::Status& why) {
+    --under_way_;
+    Finish(why);
+  }
+
   std::atomic<int>& under_way_;
   grpc::ByteBuffer request_;
   grpc::ByteBuffer answer_;
