@@ -79,11 +79,14 @@ class Chooser {
   }
 
  private:
+  bool AllMeasured() const {
+    return std::all_of(input_.nodes.begin(), input_.nodes.end(),
+                       [](const PlannerNode& node) { return !node.measured.empty(); });
+  }
   // A probe beside other programs' work errs, and who is left out because of it is never measured
   // at work. So at first everybody takes part whom that does not cost clearly too much.
   void PreferAll() {
-    const auto measured = [](const PlannerNode& node) { return !node.measured.empty(); };
-    if (std::all_of(input_.nodes.begin(), input_.nodes.end(), measured)) return;
+    if (AllMeasured()) return;
     std::optional<PlanCandidate> all = search_.BestChain(input_.nodes.size());
     if (all && chain_ && all->request_seconds <= kDoubt * chain_->request_seconds) chain_ = all;
   }
@@ -99,6 +102,11 @@ class Chooser {
   bool OneIsClearlyFaster() const {
     return OneIsFaster(kClearly) && search_.HopSeconds(*wide_) >= kNearSeconds;
   }
+  // One chain that all nodes of a near network can be in: against it a probe's word is not enough.
+  bool ChainIsNear() const {
+    return wide_ && wide_->chains[0].nodes.size() == input_.nodes.size() &&
+           search_.HopSeconds(*wide_) < kNearSeconds;
+  }
   bool ReplicasServeMore() const {
     return replicas_ &&
            (!chain_ || replicas_->far_tokens_per_second > kClearly * chain_->far_tokens_per_second);
@@ -108,7 +116,8 @@ class Chooser {
     const Layout layout = input_.rules.layout;
     if (layout == Layout::kChain && wide_) return *wide_;
     if (!chain_ || (layout == Layout::kReplicas && replicas_)) return *replicas_;
-    if (layout == Layout::kAuto && ReplicasServeMore()) return *replicas_;
+    const bool sure = AllMeasured() || !ChainIsNear();
+    if (layout == Layout::kAuto && ReplicasServeMore() && sure) return *replicas_;
     if (layout == Layout::kAuto && OneIsClearlyFaster()) return *single_;
     return *chain_;
   }

@@ -65,7 +65,8 @@ struct PlanReport {
 //   costs the least; as long as not all nodes were measured at work, all of them where that costs
 //   less than 1.5 times as much. Up to eight nodes every subset is tried; among more, those that
 //   are fast, near and near each other. Nodes that do not help are standby.
-// - replicas instead, where they generate more than 1.25 times as much (kAuto).
+// - replicas instead, where they generate more than 1.25 times as much (kAuto); over a near network
+//   only once all nodes were measured at work.
 // - one node instead, where it is more than 1.25 times as fast for one sequence and for many, and
 //   more than a few milliseconds of hops are the reason (kAuto).
 // Of partitions that are within 5 % of the best, the one that moves the fewest bytes.
