@@ -92,7 +92,7 @@ def validate(args, lab, model):
             name = "+".join(map(str, stages))
             config = ctl_json(args, "model", "inspect", "--model", model)["config"]
             if sum(stages) != config["layers"]:
-                raise labs.Failure(f"the plan is no single chain: {name} layers")
+                raise labs.Failure(f"the plan is no single chain: {name} layers; use --coordinator-flags=\"--layout chain\"")
             for streams in (1, 4, 8):
                 samples = [measure(system, streams, tokens) for _ in range(rounds)]
                 load = {"streams": streams, "prompt_tokens": 8, "output_tokens": tokens}
@@ -113,7 +113,7 @@ def main():
     parser.add_argument("--workers", default="1,2,4")
     parser.add_argument("--tokens", type=int, default=0, help="of each stream; 0: as many as take some seconds")
     parser.add_argument("--quick", action="store_true", help="short work, to see that everything runs")
-    parser.add_argument("--coordinator-flags", default="", help="added to efedllm-coord's")
+    parser.add_argument("--coordinator-flags", default="--layout chain", help="added to efedllm-coord's")
     args = parser.parse_args()
     args.bin = args.bin.resolve()
     with labs.Lab() as lab:
