@@ -14,7 +14,7 @@ constexpr uint32_t kChunkGrain = 8;  // of those beside decodes
 // A token beside a prompt's chunk comes after at most so many times the usual gap.
 constexpr double kMostGap = 2.3;
 // More micro-batches, or smaller chunks, must win by so much: what is measured is noisy.
-constexpr double kClearWin = 0.97;
+constexpr double kClearWin = 0.95;
 
 uint32_t CeilDivide(uint64_t a, uint64_t b) { return static_cast<uint32_t>((a + b - 1) / b); }
 

@@ -189,7 +189,8 @@ void ServingLoop::SendStepsOf(Batcher& chain) {
                                           .room = decodes.room});
   };
   while (true) {
-    const Batcher::StepInFlight* next = chain.NextStep(StepId{last_step_ + 1}, clock_.Now(), draft);
+    const absl::Time begin = clock_.Now();
+    const Batcher::StepInFlight* next = chain.NextStep(StepId{last_step_ + 1}, begin, draft);
     Requeue(chain.TakePreempted());
     if (next == nullptr) return;
     ++last_step_;
@@ -203,6 +204,7 @@ void ServingLoop::SendStepsOf(Batcher& chain) {
     Matrix hidden(step.tokens(), model_.config.d_model);
     absl::Status status = model_.embedding.Lookup(next->Tokens(), hidden.ref());
     if (status.ok()) status = pipeline_.Submit(step, chain.options().chain, std::move(hidden));
+    sending_ += clock_.Now() - begin;
     if (status.ok()) continue;
     if (absl::IsAborted(status) || absl::IsUnavailable(status)) return EndEpoch(status);
     spdlog::error("step {} was refused: {}", step.id.v, status.ToString());
@@ -311,7 +313,9 @@ void ServingLoop::TakeRows(Batcher& chain, const Batcher::StepInFlight& step,
   }
   if (wanted.empty()) return;
   const absl::Duration took = clock_.Now() - begin;
-  chain.ObserveHead(static_cast<uint32_t>(wanted.size()), took);
+  // All that this thread does for a step: steps that are small wait for it, too.
+  chain.ObserveHead(static_cast<uint32_t>(wanted.size()),
+                    took + std::exchange(sending_, absl::ZeroDuration()));
   metrics_.head_seconds.Observe(absl::ToDoubleSeconds(took));
 }
 

@@ -101,6 +101,7 @@ class ServingLoop {
   std::vector<std::unique_ptr<Batcher>> chains_;  // of the present epoch
   std::optional<Epoch> over_;  // this epoch has ended, whatever the pipeline still says
   uint64_t last_step_ = 0;     // of this epoch
+  absl::Duration sending_;     // spent on making and sending steps since the last logits
   ServingCounts counts_;
 };
 
