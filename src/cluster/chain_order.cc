@@ -153,6 +153,7 @@ std::vector<size_t> ChainOrder(const Network& network, const std::vector<size_t>
     if (tour.size() <= kMostImproved) Improve(costs, tour);
   }
   std::vector<size_t> order;
+  order.reserve(tour.size());
   for (const size_t i : tour) order.push_back(ends[i - 1]);
   return order;
 }

@@ -295,6 +295,7 @@ void EpochKeeper::TryAndServe() {
     stages = plan.AllStages();
     targets = Targets(stages);
     std::vector<Candidate> holders;
+    holders.reserve(stages.size());
     for (const Stage& stage : stages) holders.push_back({stage.node, absl::Time()});
     nodes = membership_.PlannerNodes(holders);
   }
