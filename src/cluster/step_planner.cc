@@ -13,8 +13,10 @@ constexpr uint32_t kUnmeasuredChunk = 64;
 constexpr uint32_t kChunkGrain = 8;  // of those beside decodes
 // A token beside a prompt's chunk comes after at most so many times the usual gap.
 constexpr double kMostGap = 2.3;
-// More micro-batches, or smaller chunks, must win by so much: what is measured is noisy.
+// More micro-batches must win by so much, for what is measured is noisy; smaller chunks by less:
+// they let others in sooner.
 constexpr double kClearWin = 0.95;
+constexpr double kSmallWin = 0.98;
 
 uint32_t CeilDivide(uint64_t a, uint64_t b) { return static_cast<uint32_t>((a + b - 1) / b); }
 
@@ -53,7 +55,7 @@ uint32_t ChunkAlone(uint64_t prompt_rows, const StepRules& rules, const ChainTim
   };
   uint32_t best = rules.max_tokens;
   for (auto chunk = kChunks.rbegin(); chunk != kChunks.rend(); ++chunk) {
-    if (*chunk < best && time(*chunk) < kClearWin * time(best)) best = *chunk;
+    if (*chunk < best && time(*chunk) < kSmallWin * time(best)) best = *chunk;
   }
   return best;
 }
