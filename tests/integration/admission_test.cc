@@ -118,7 +118,8 @@ TEST_F(Stranger, OfAnotherProtocolVersionIsToldBothVersions) {
   request_.set_protocol_version(kProtocolVersion + 1);
   const absl::Status enrolled = Enrol().status();
   EXPECT_TRUE(absl::IsFailedPrecondition(enrolled)) << enrolled;
-  EXPECT_THAT(std::string(enrolled.message()), HasSubstr(absl::StrCat("version ", kProtocolVersion)));
+  EXPECT_THAT(std::string(enrolled.message()),
+              HasSubstr(absl::StrCat("version ", kProtocolVersion)));
 
   request_.set_protocol_version(kProtocolVersion);
   const Identity identity = MakeIdentity(key_, Enrol().value(), ca_).value();
@@ -128,7 +129,8 @@ TEST_F(Stranger, OfAnotherProtocolVersionIsToldBothVersions) {
   hello.mutable_hello()->set_protocol_version(kProtocolVersion + 1);
   const absl::Status attached = AttachWith(channel, hello);
   EXPECT_TRUE(absl::IsFailedPrecondition(attached)) << attached;
-  EXPECT_THAT(std::string(attached.message()), HasSubstr(absl::StrCat("version ", kProtocolVersion)));
+  EXPECT_THAT(std::string(attached.message()),
+              HasSubstr(absl::StrCat("version ", kProtocolVersion)));
 
   hello = ValidHello();
   hello.mutable_hello()->set_numerics_id(kNumericsId + 1);
