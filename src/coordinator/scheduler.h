@@ -45,7 +45,7 @@ struct SchedulerStats {
   uint64_t generated_tokens = 0;
   double generated_tokens_per_second = 0;  // over the last 10 s
   uint64_t steps = 0;
-  uint64_t replays = 0;      // sequences that were computed anew because an epoch ended
+  uint64_t replays = 0;      // sequences computed anew because an epoch ended or a step failed
   uint64_t preemptions = 0;  // sequences that made room for others, and came back
 };
 

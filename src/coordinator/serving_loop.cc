@@ -66,17 +66,9 @@ void ServingLoop::BeginEpoch(const PipelineCapacity& capacity) {
 void ServingLoop::EndEpoch(const absl::Status& why) {
   over_ = capacity_->epoch;
   size_t begun = 0;
-  for (const auto& chain : chains_) {
-    for (auto& sequence : chain->TakeAll()) {
-      begun += sequence->submitted() > 0;
-      sequence->Restart(0);
-      waiting_.Push(std::move(sequence));
-    }
-  }
+  for (const auto& chain : chains_) begun += Replay(*chain);
   chains_.clear();
   capacity_.reset();
-  counts_.replays += begun;
-  metrics_.replays.Increment(static_cast<double>(begun));
   spdlog::log(begun > 0 ? spdlog::level::warn : spdlog::level::info,
               "epoch {} is over, {} sequences will be replayed: {}", over_->v, begun,
               std::string(why.message()));
@@ -137,7 +129,7 @@ Batcher* ServingLoop::Preempt(const Sequence& by) {
     while (!chain->Fits(by)) {
       std::shared_ptr<Sequence> less_important = chain->Preempt(by.priority());
       if (less_important == nullptr) break;
-      Requeue({std::move(less_important)});
+      MadeRoom({std::move(less_important)});
     }
     if (chain->Fits(by)) return chain.get();
   }
@@ -153,24 +145,35 @@ void ServingLoop::Admit() {
       const bool never = std::none_of(chains_.begin(), chains_.end(),
                                       [&](const auto& c) { return c->CanHold(*next); });
       if (!never) return;  // nobody overtakes: no starving
-      waiting_.Take([&](const Sequence& sequence) { return &sequence == next.get(); });
+      waiting_.Pop();
       Fail(*next, absl::UnavailableError(absl::StrCat(
                       "the request needs KV memory for ", next->max_positions(),
                       " token positions, and the nodes have it for ", max_positions())));
       continue;
     }
-    waiting_.Take([&](const Sequence& sequence) { return &sequence == next.get(); });
-    chain->Admit(next);
+    chain->Admit(waiting_.Pop());  // whom it took the place of is less important, so it is in front
   }
 }
 
-void ServingLoop::Requeue(std::vector<std::shared_ptr<Sequence>> sequences) {
+void ServingLoop::MadeRoom(std::vector<std::shared_ptr<Sequence>> sequences) {
   counts_.preemptions += sequences.size();
   metrics_.preemptions.Increment(static_cast<double>(sequences.size()));
   for (auto& sequence : sequences) {
     sequence->Restart(0);
     waiting_.Push(std::move(sequence));
   }
+}
+
+size_t ServingLoop::Replay(Batcher& chain) {
+  size_t begun = 0;
+  for (auto& sequence : chain.TakeAll()) {
+    begun += sequence->submitted() > 0;
+    sequence->Restart(0);
+    waiting_.Push(std::move(sequence));
+  }
+  counts_.replays += begun;
+  metrics_.replays.Increment(static_cast<double>(begun));
+  return begun;
 }
 
 void ServingLoop::SendSteps() {
@@ -191,7 +194,7 @@ void ServingLoop::SendStepsOf(Batcher& chain) {
   while (true) {
     const absl::Time begin = clock_.Now();
     const Batcher::StepInFlight* next = chain.NextStep(StepId{last_step_ + 1}, begin, draft);
-    Requeue(chain.TakePreempted());
+    MadeRoom(chain.TakePreempted());
     if (next == nullptr) return;
     ++last_step_;
     for (const Batcher::Part& part : next->parts) {
@@ -220,7 +223,8 @@ void ServingLoop::FailStep(Batcher& chain, const Batcher::StepInFlight& step,
   for (const Batcher::Part& part : step.parts) {
     if (chain.IsCurrent(part)) Fail(*part.sequence, status);
   }
-  Requeue(chain.TakeAll());  // the failed ones are cancelled by now
+  chain.Take([](const Sequence& sequence) { return sequence.generation().cancelled(); });
+  Replay(chain);
   chain.ForgetCached(step);
 }
 

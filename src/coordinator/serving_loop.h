@@ -32,7 +32,7 @@ struct ServingLimits {
 struct ServingCounts {
   uint64_t generated_tokens = 0;
   uint64_t steps = 0;
-  uint64_t replays = 0;      // sequences that were computed anew because an epoch ended
+  uint64_t replays = 0;      // sequences computed anew because an epoch ended or a step failed
   uint64_t preemptions = 0;  // sequences that made room for others, and came back
   uint64_t passes = 0;       // steps with tokens that went through all stages
   absl::Time last_pass = absl::InfinitePast();
@@ -82,7 +82,10 @@ class ServingLoop {
   Batcher* ChainFor(const Sequence& sequence);
   Batcher* Preempt(const Sequence& by);
   void SendStepsOf(Batcher& chain);
-  void Requeue(std::vector<std::shared_ptr<Sequence>> sequences);
+  // They wait again.
+  void MadeRoom(std::vector<std::shared_ptr<Sequence>> sequences);
+  // All that runs on the chain waits again. Returns how many had begun.
+  size_t Replay(Batcher& chain);
   void FailStep(Batcher& chain, const Batcher::StepInFlight& step, const absl::Status& status);
   void TakeResult(StepResult result);
   void TakeRows(Batcher& chain, const Batcher::StepInFlight& step, const Matrix& hidden);

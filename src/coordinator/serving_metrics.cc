@@ -39,7 +39,7 @@ SchedulerMetrics::SchedulerMetrics(prometheus::Registry& registry)
       generated_tokens(Counter(registry, "efedllm_generated_tokens_total", "Tokens sampled")),
       steps(Counter(registry, "efedllm_steps_total", "Steps that came back from the last stage")),
       replays(Counter(registry, "efedllm_sequence_replays_total",
-                      "Sequences computed anew because an epoch ended")),
+                      "Sequences computed anew because an epoch ended or a step failed")),
       queued(Gauge(registry, "efedllm_queued_sequences", "Sequences that wait for admission")),
       running(Gauge(registry, "efedllm_running_sequences", "Sequences that run")),
       prefix_cache_tokens(Counter(registry, "efedllm_prefix_cache_tokens_total",
