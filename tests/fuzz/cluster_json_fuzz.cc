@@ -8,8 +8,14 @@
 #include "common/check.h"
 #include "simulator/cluster_json.h"
 
+using efedllm::kMaxSimNodes;
+using efedllm::ParseClusterJson;
+using efedllm::SimModel;
+using efedllm::SimNode;
+using efedllm::SimPair;
+using efedllm::SimSpec;
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace efedllm;  // NOLINT(google-build-using-namespace): a fuzz target is one function
   const absl::string_view text(reinterpret_cast<const char*>(data), size);
   const absl::StatusOr<SimSpec> spec =
       ParseClusterJson(text, [](const std::string&) -> absl::StatusOr<SimModel> {
