@@ -36,6 +36,14 @@ struct SequenceFork {
   friend bool operator==(const SequenceFork&, const SequenceFork&) = default;
 };
 
+// forget_others: sequences that no trim names are forgotten with the trims. So an epoch begins that
+// goes on with the KV of one before it (see Assignment::continues).
+//
+// replay_stages: not empty in a replay, which brings back KV that some stages of the chain have
+// lost. Only these stages, by their index in ascending order, compute the spans. The others have
+// that KV; before a stage that computes they pass on what they sent at these positions (see
+// Assignment::keep_outputs), and else no activations at all.
+//
 // Trims happen first, then forks in their order, then the spans all together. Valid: a sequence is
 // trimmed at most once, forked to at most once, and stands in at most one span; every span has
 // tokens and begins where the sequence's KV ends, or earlier (then the KV from first_position on is
@@ -48,7 +56,10 @@ struct Step {
   std::vector<SequenceTrim> trims;
   std::vector<SequenceFork> forks;
   std::vector<SequenceSpan> spans;
+  bool forget_others = false;
+  std::vector<uint32_t> replay_stages;
 
+  bool replay() const { return !replay_stages.empty(); }
   // Rows of the step's activations: [tokens(), d_model], span after span.
   size_t tokens() const {
     size_t sum = 0;

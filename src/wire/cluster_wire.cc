@@ -206,6 +206,9 @@ v1::Assignment ToWire(const Assignment& assignment) {
   message.set_downstream_address(assignment.downstream_address);
   message.set_codec(static_cast<uint32_t>(assignment.codec));
   message.set_kv_type(static_cast<uint32_t>(assignment.kv_type));
+  message.set_continues(assignment.continues.v);
+  message.set_stage(assignment.stage);
+  message.set_keep_outputs(assignment.keep_outputs);
   return message;
 }
 
@@ -227,6 +230,8 @@ v1::StageStatus ToWire(const StageReport& report) {
   message.set_bytes_total(report.bytes_total);
   message.set_bytes_fetched(report.bytes_fetched);
   message.set_message(report.message);
+  message.set_kept(report.kept);
+  message.set_fault(static_cast<v1::StageStatus::Fault>(report.fault));
   return message;
 }
 
@@ -291,6 +296,11 @@ absl::StatusOr<Assignment> FromWire(const v1::Assignment& message) {
   RETURN_IF_ERROR(CheckRange("kv_type", message.kv_type(), 0, kKvTypeCount - 1));
   assignment.kv_type = static_cast<KvType>(message.kv_type());
   RETURN_IF_ERROR(CheckKvType(assignment.config, assignment.kv_type));
+  RETURN_IF_ERROR(CheckRange("continues", message.continues(), 0, message.epoch() - 1));
+  assignment.continues = Epoch{message.continues()};
+  RETURN_IF_ERROR(CheckRange("stage", message.stage(), 0, assignment.config.layers - 1));
+  assignment.stage = message.stage();
+  assignment.keep_outputs = message.keep_outputs();
   return assignment;
 }
 
@@ -319,6 +329,10 @@ absl::StatusOr<StageReport> FromWire(const v1::StageStatus& message) {
   report.bytes_total = message.bytes_total();
   report.bytes_fetched = message.bytes_fetched();
   report.message = Printable(message.message(), kMaxMessageBytes);
+  report.kept = message.kept();
+  RETURN_IF_ERROR(CheckRange("fault", static_cast<uint64_t>(message.fault()), 0,
+                             static_cast<uint64_t>(StageFault::kDownstream)));
+  report.fault = static_cast<StageFault>(message.fault());
   return report;
 }
 

@@ -20,7 +20,7 @@
 namespace efedllm {
 
 // Nodes of different numbers refuse each other.
-inline constexpr uint32_t kProtocolVersion = 3;
+inline constexpr uint32_t kProtocolVersion = 4;
 // Counts up when docs/numerics.md changes a bit of any result.
 inline constexpr uint32_t kNumericsId = 2;
 
@@ -45,9 +45,21 @@ struct Assignment {
   std::string downstream_address;
   CodecId codec = CodecId::kF32;
   KvType kv_type = KvType::kF32;
+  // The epoch whose KV the stage goes on with, if the node still has the stage of that epoch, or of
+  // one that went on with it, for the same layers, model and KV. 0: none.
+  Epoch continues;
+  uint32_t stage = 0;         // index in its chain
+  bool keep_outputs = false;  // what it sends is kept beside the KV, for replays (cluster/step.h)
 };
 
 enum class StageState { kFetching, kReady, kFailed };
+
+// Whose fault it is that a stage failed.
+enum class StageFault {
+  kSelf,
+  kUpstream,    // sent what is not a step's frame
+  kDownstream,  // can't be reached, or takes nothing
+};
 
 struct StageReport {
   Epoch epoch;
@@ -56,6 +68,8 @@ struct StageReport {
   uint64_t bytes_total = 0;
   uint64_t bytes_fetched = 0;
   std::string message;  // printable
+  bool kept = false;    // ready, with the KV of the epoch that it goes on with
+  StageFault fault = StageFault::kSelf;
 };
 
 struct StageCounters {
