@@ -27,6 +27,28 @@ const std::vector<std::string>& Migrations() {
         CREATE TABLE last_epoch (epoch INTEGER NOT NULL);
         INSERT INTO last_epoch VALUES (0);
       )sql",
+      // The plan that served last, in one row or none; its stages; the nodes it was made for.
+      R"sql(
+        CREATE TABLE stored_plan (
+          only                     INTEGER PRIMARY KEY CHECK (only = 1),
+          epoch                    INTEGER NOT NULL,
+          tokens_per_second        REAL NOT NULL,
+          single_tokens_per_second REAL NOT NULL,
+          prompt_tokens_per_second REAL NOT NULL
+        );
+        CREATE TABLE stored_stages (
+          chain       INTEGER NOT NULL,
+          position    INTEGER NOT NULL,
+          node        TEXT NOT NULL,
+          first_layer INTEGER NOT NULL,
+          last_layer  INTEGER NOT NULL,
+          relayed     INTEGER NOT NULL,
+          kv_tokens   INTEGER NOT NULL,  -- of the chain
+          PRIMARY KEY (chain, position)
+        );
+        CREATE TABLE stored_nodes (position INTEGER PRIMARY KEY, node TEXT NOT NULL);
+        CREATE TABLE drained_nodes (node TEXT PRIMARY KEY, since INTEGER NOT NULL);
+      )sql",
   };
   return migrations;
 }
@@ -73,6 +95,36 @@ absl::StatusOr<std::vector<EnrolledNode>> ListEnrolledNodes(Database& database) 
       if (!node) return absl::DataLossError("the state database has a node without an id");
       nodes.push_back({*node, SqlText(row[1]), absl::FromUnixSeconds(SqlInt(row[2])),
                        absl::FromUnixSeconds(SqlInt(row[3]))});
+    }
+    return absl::OkStatus();
+  }));
+  return nodes;
+}
+
+absl::Status MarkDrained(Database& database, NodeId node, absl::Time since) {
+  return database.Transact([&](Transaction& sql) {
+    return sql
+        .Execute("INSERT INTO drained_nodes VALUES (?, ?) ON CONFLICT (node) DO NOTHING",
+                 {NodeName(node), absl::ToUnixSeconds(since)})
+        .status();
+  });
+}
+
+absl::Status UnmarkDrained(Database& database, NodeId node) {
+  return database.Transact([&](Transaction& sql) {
+    return sql.Execute("DELETE FROM drained_nodes WHERE node = ?", {NodeName(node)}).status();
+  });
+}
+
+absl::StatusOr<std::vector<DrainedNode>> ListDrainedNodes(Database& database) {
+  std::vector<DrainedNode> nodes;
+  RETURN_IF_ERROR(database.Transact([&](Transaction& sql) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::vector<SqlRow> rows,
+                     sql.Query("SELECT node, since FROM drained_nodes ORDER BY since, node"));
+    for (const SqlRow& row : rows) {
+      const std::optional<NodeId> node = ParseNodeName(SqlText(row[0]));
+      if (!node) return absl::DataLossError("the state database drained a node without an id");
+      nodes.push_back({*node, absl::FromUnixSeconds(SqlInt(row[1]))});
     }
     return absl::OkStatus();
   }));

@@ -1,4 +1,5 @@
-// The coordinator's database in its state dir: join tokens, enrolled nodes, the last epoch.
+// The coordinator's database in its state dir: join tokens, enrolled and drained nodes, the last
+// epoch. The plan that served last stands in it too: coordinator/stored_plan.h.
 #ifndef EFEDLLM_COORDINATOR_STATE_DATABASE_H_
 #define EFEDLLM_COORDINATOR_STATE_DATABASE_H_
 
@@ -31,6 +32,18 @@ struct EnrolledNode {
 // Adds the node, or updates its name and certificate. name empty: keeps the one that is there.
 absl::Status RecordEnrolment(Database& database, const EnrolledNode& node);
 absl::StatusOr<std::vector<EnrolledNode>> ListEnrolledNodes(Database& database);
+
+// Nodes that the operator took out of service, until he puts them back.
+struct DrainedNode {
+  NodeId node;
+  absl::Time since;
+};
+
+// Fine if it is there already, with its first time. It lasts when this returns.
+absl::Status MarkDrained(Database& database, NodeId node, absl::Time since);
+// Fine if it is not there.
+absl::Status UnmarkDrained(Database& database, NodeId node);
+absl::StatusOr<std::vector<DrainedNode>> ListDrainedNodes(Database& database);
 
 }  // namespace efedllm
 
