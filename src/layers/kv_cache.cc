@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -11,11 +12,13 @@
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/status_macros.h"
+#include "layers/kernels/kv_layout.h"
 
 namespace efedllm {
 namespace {
 
 constexpr uint64_t kMaxBytes = uint64_t{1} << 46;  // of address space
+constexpr uint32_t kMaxDimension = 1u << 16;       // sums of products stay far from overflow
 
 uint64_t PagesFor(uint64_t positions) {
   return (positions + KvCache::kPagePositions - 1) / KvCache::kPagePositions;
@@ -24,7 +27,8 @@ uint64_t PagesFor(uint64_t positions) {
 }  // namespace
 
 uint64_t KvShape::BytesPerToken() const {
-  return uint64_t{2} * layers * kv_heads * KvBytes(type, head_dim);
+  return uint64_t{2} * layers * kv_heads * KvBytes(type, head_dim) +
+         uint64_t{output_dim} * sizeof(float);
 }
 
 absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const KvShape& shape, uint64_t tokens) {
@@ -33,10 +37,13 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const KvShape& shape, u
         absl::StrCat("keys and values can't be kept as ", KvTypeName(shape.type), ": heads of ",
                      shape.head_dim, " dimensions are no multiple of ", KvBlockValues(shape.type)));
   }
-  const uint64_t per_token = shape.BytesPerToken();
-  if (per_token == 0 || tokens == 0) {
+  if (shape.layers == 0 || shape.kv_heads == 0 || shape.head_dim == 0 || tokens == 0) {
     return absl::InvalidArgumentError("a KV cache needs layers and room for at least one token");
   }
+  if (std::max({shape.layers, shape.kv_heads, shape.head_dim}) > kMaxDimension) {
+    return absl::InvalidArgumentError("a KV cache of that many layers or dimensions is too large");
+  }
+  const uint64_t per_token = shape.BytesPerToken();
   if (tokens > kMaxBytes / kPagePositions ||
       PagesFor(tokens) * kPagePositions > kMaxBytes / per_token) {
     return absl::InvalidArgumentError(
@@ -200,6 +207,87 @@ void KvCache::Truncate(SequenceId sequence, uint32_t length) {
   if (length == 0) sequences_.erase(it);
 }
 
+// The pieces of a page that hold the positions in slots [slot, slot + count), as (offset, bytes) in
+// the order of the page: what one export writes, and an import reads.
+template <class Visit>
+void KvCache::ForEachRun(uint32_t slot, uint32_t count, Visit visit) const {
+  if (count == kPagePositions) return visit(0, page_bytes_);
+  const auto lanes = [&](size_t at, size_t rows, size_t value_bytes) {  // [rows][64]
+    for (size_t row = 0; row < rows; ++row) {
+      visit(at + (row * kPagePositions + slot) * value_bytes, count * value_bytes);
+    }
+  };
+  const auto rows = [&](size_t at, size_t row_bytes) {  // [64][row_bytes]
+    visit(at + slot * row_bytes, count * row_bytes);
+  };
+  const size_t n = shape_.head_dim, number_bytes = KvNumberBytes(shape_.type);
+  const size_t scales = shape_.type == KvType::kQ8_0 ? n / kKvBlock : 0;
+  for (uint32_t layer = 0; layer < shape_.layers; ++layer) {
+    for (uint32_t head = 0; head < shape_.kv_heads; ++head) {
+      const size_t k = k_offset(layer, head), v = v_offset(layer, head);
+      lanes(k, n, number_bytes);
+      if (scales > 0) lanes(k + KvScalesAt(n), scales, sizeof(uint16_t));
+      rows(v, n * number_bytes);
+      if (scales > 0) rows(v + KvScalesAt(n), scales * sizeof(uint16_t));
+    }
+  }
+  if (shape_.output_dim > 0) rows(output_offset(0), shape_.output_dim * sizeof(float));
+}
+
+absl::Status KvCache::Export(SequenceId sequence, uint32_t first, uint32_t tokens,
+                             std::string& out) const {
+  const uint64_t end = uint64_t{first} + tokens;
+  if (tokens == 0 || end > length(sequence)) {
+    return absl::OutOfRangeError(absl::StrCat("sequence ", sequence.v, " has KV up to position ",
+                                              length(sequence), ", not of [", first, ", ", end,
+                                              ")"));
+  }
+  out.reserve(out.size() + tokens * shape_.BytesPerToken());
+  const absl::Span<uint8_t* const> from = pages(sequence);
+  for (uint32_t at = first, count = 0; at < end; at += count) {
+    const uint32_t slot = at % kPagePositions;
+    count = std::min(static_cast<uint32_t>(end) - at, kPagePositions - slot);
+    const auto* page = reinterpret_cast<const char*>(from[at / kPagePositions]);
+    ForEachRun(slot, count, [&](size_t offset, size_t bytes) { out.append(page + offset, bytes); });
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvCache::Import(SequenceId sequence, uint32_t first, uint32_t tokens,
+                             absl::string_view bytes) {
+  if (tokens == 0 || first != length(sequence)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sequence ", sequence.v, " has KV up to position ", length(sequence), ": ",
+                     tokens, " positions from ", first, " on can't be appended"));
+  }
+  if (bytes.size() != tokens * shape_.BytesPerToken()) {
+    return absl::InvalidArgumentError(absl::StrCat(bytes.size(), " bytes are not the KV of ",
+                                                   tokens, " positions of ", shape_.BytesPerToken(),
+                                                   " bytes"));
+  }
+  RETURN_IF_ERROR(Extend({{sequence, first, tokens}}));
+  const absl::Span<uint8_t* const> to = pages(sequence);
+  const char* next = bytes.data();
+  for (uint32_t at = first, count = 0; at < first + tokens; at += count) {
+    const uint32_t slot = at % kPagePositions;
+    count = std::min(first + tokens - at, kPagePositions - slot);
+    ForEachRun(slot, count, [&](size_t offset, size_t size) {
+      std::memcpy(to[at / kPagePositions] + offset, next, size);
+      next += size;
+    });
+  }
+  return absl::OkStatus();
+}
+
+std::vector<KvExtent> KvCache::extents() const {
+  std::vector<KvExtent> all;
+  all.reserve(sequences_.size());
+  for (const auto& [id, sequence] : sequences_) all.push_back({id, sequence.length});
+  std::sort(all.begin(), all.end(),
+            [](const KvExtent& a, const KvExtent& b) { return a.sequence < b.sequence; });
+  return all;
+}
+
 uint32_t KvCache::length(SequenceId sequence) const {
   const auto it = sequences_.find(sequence);
   return it == sequences_.end() ? 0 : it->second.length;
@@ -218,6 +306,21 @@ size_t KvCache::k_offset(uint32_t layer, uint32_t kv_head) const {
 
 size_t KvCache::v_offset(uint32_t layer, uint32_t kv_head) const {
   return k_offset(layer, kv_head) + kPagePositions * KvBytes(shape_.type, shape_.head_dim);
+}
+
+size_t KvCache::output_offset(uint32_t position) const {
+  return k_offset(shape_.layers, 0) +
+         size_t{position % kPagePositions} * shape_.output_dim * sizeof(float);
+}
+
+absl::Span<const float> KvCache::output(SequenceId sequence, uint32_t position) const {
+  const uint8_t* page = pages(sequence)[position / kPagePositions];
+  return {reinterpret_cast<const float*>(page + output_offset(position)), shape_.output_dim};
+}
+
+absl::Span<float> KvCache::output(SequenceId sequence, uint32_t position) {
+  uint8_t* page = pages(sequence)[position / kPagePositions];
+  return {reinterpret_cast<float*>(page + output_offset(position)), shape_.output_dim};
 }
 
 }  // namespace efedllm

@@ -1,9 +1,11 @@
 #include "model/stage_executor.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
@@ -16,6 +18,7 @@
 #include "layers/elementwise.h"
 #include "layers/kv_cache.h"
 #include "layers/rope.h"
+#include "model/step_check.h"
 #include "model/weights.h"
 
 namespace efedllm {
@@ -170,78 +173,26 @@ LayerShape ShapeOf(const ModelConfig& config) {
               .activation = config.traits().activation == Activation::kGelu ? GeluMul : SiluMul}};
 }
 
-// Limits and duplicates; what needs no KV to decide.
-absl::Status CheckSpans(const Step& step, const StepLimits& limits) {
-  absl::flat_hash_set<SequenceId> seen;
-  uint64_t tokens = 0;
-  for (const SequenceSpan& span : step.spans) {
-    const uint64_t end = uint64_t{span.first_position} + span.tokens;
-    if (span.tokens == 0 || end > limits.max_position) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("sequence ", span.sequence.v, ": positions [", span.first_position, ", ",
-                       end, ") are none or beyond the limit of ", limits.max_position));
-    }
-    if (!seen.insert(span.sequence).second) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("sequence ", span.sequence.v, " stands twice in a step"));
-    }
-    tokens += span.tokens;
-  }
-  if (tokens > limits.max_tokens) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a step of ", tokens, " tokens; at most ", limits.max_tokens, " are allowed"));
-  }
-  return absl::OkStatus();
+KvShape KvShapeOf(const StageOptions& options) {
+  return {.layers = options.layers.size(),
+          .kv_heads = options.config.kv_heads,
+          .head_dim = options.config.head_dim,
+          .type = options.kv_type,
+          .output_dim = options.keep_outputs ? options.config.d_model : 0};
 }
 
-absl::Status CheckTrimsAndForks(const Step& step) {
-  absl::flat_hash_map<SequenceId, uint32_t> begins;
-  for (const SequenceSpan& span : step.spans) begins[span.sequence] = span.first_position;
-  absl::flat_hash_set<SequenceId> seen;
-  for (const SequenceTrim& trim : step.trims) {
-    if (!seen.insert(trim.sequence).second) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("sequence ", trim.sequence.v, " is trimmed twice in a step"));
-    }
-    const auto begin = begins.find(trim.sequence);
-    if (begin == begins.end() || trim.length <= begin->second) continue;
-    return absl::InvalidArgumentError(absl::StrCat("sequence ", trim.sequence.v, " is trimmed to ",
-                                                   trim.length, " positions and run from ",
-                                                   begin->second, " on in one step"));
-  }
-  seen.clear();
-  for (const SequenceFork& fork : step.forks) {
-    if (fork.tokens > 0 && fork.sequence != fork.parent && seen.insert(fork.sequence).second) {
-      continue;
-    }
-    return absl::InvalidArgumentError(absl::StrCat(
-        "sequence ", fork.sequence.v, " is forked to twice in a step, or from nothing"));
-  }
-  return absl::OkStatus();
+absl::Status CheckShape(const Step& step, ConstMatrixRef hidden, uint32_t d_model) {
+  if (hidden.rows == step.tokens() && hidden.cols == d_model) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("activations of [", hidden.rows, ", ", hidden.cols,
+                                                 "] for a step of [", step.tokens(), ", ", d_model,
+                                                 "]"));
 }
 
-absl::Status CheckStep(const Step& step, const StepLimits& limits) {
-  if (step.spans.size() > limits.max_spans || step.trims.size() > limits.max_trims ||
-      step.forks.size() > limits.max_forks) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a step of ", step.spans.size(), " spans, ", step.trims.size(), " trims and ",
-                     step.forks.size(), " forks; at most ", limits.max_spans, ", ",
-                     limits.max_trims, " and ", limits.max_forks, " are allowed"));
-  }
-  RETURN_IF_ERROR(CheckSpans(step, limits));
-  return CheckTrimsAndForks(step);
-}
-
-absl::Status CheckHidden(const Step& step, ConstMatrixRef hidden, uint32_t d_model) {
-  if (hidden.rows != step.tokens() || hidden.cols != d_model) {
-    return absl::InvalidArgumentError(absl::StrCat("activations of [", hidden.rows, ", ",
-                                                   hidden.cols, "] for a step of [", step.tokens(),
-                                                   ", ", d_model, "]"));
-  }
+absl::Status CheckFinite(ConstMatrixRef hidden) {
   for (size_t row = 0; row < hidden.rows; ++row) {
     for (size_t i = 0; i < hidden.cols; ++i) {
       if (std::isfinite(hidden.row(row)[i])) continue;
-      return absl::InvalidArgumentError(
+      return absl::DataLossError(
           absl::StrCat("the activation of row ", row, ", dimension ", i, " is not finite"));
     }
   }
@@ -268,6 +219,34 @@ struct StageExecutor::State {
     for (uint32_t i = 0; i < weights.size(); ++i) layer.Run(weights[i], i, *kv, hidden);
   }
 
+  // What a step does before its spans.
+  absl::Status Prepare(const Step& step) {
+    if (step.forget_others) ForgetOthers(step);
+    for (const SequenceTrim& trim : step.trims) kv->Truncate(trim.sequence, trim.length);
+    for (const SequenceFork& fork : step.forks) {
+      RETURN_IF_ERROR(kv->Fork(fork.sequence, fork.parent, fork.tokens));
+    }
+    return absl::OkStatus();
+  }
+
+  void ForgetOthers(const Step& step) {
+    absl::flat_hash_set<SequenceId> named;
+    for (const SequenceTrim& trim : step.trims) named.insert(trim.sequence);
+    for (const KvExtent& extent : kv->extents()) {
+      if (!named.contains(extent.sequence)) kv->Truncate(extent.sequence, 0);
+    }
+  }
+
+  void KeepOutputs(absl::Span<const KvSpan> spans, ConstMatrixRef hidden) {
+    size_t row = 0;
+    for (const KvSpan& span : spans) {
+      for (uint32_t i = 0; i < span.tokens; ++i, ++row) {
+        const absl::Span<float> kept = kv->output(span.sequence, span.first_position + i);
+        std::copy_n(hidden.row(row), hidden.cols, kept.begin());
+      }
+    }
+  }
+
   const StageOptions options;
   const TensorMap tensors;  // what the weights borrow from
   std::vector<LayerWeights> weights;
@@ -284,20 +263,19 @@ absl::StatusOr<std::unique_ptr<StageExecutor>> StageExecutor::Create(
   RETURN_IF_ERROR(CheckKvType(options.config, options.kv_type));
   ASSIGN_OR_RETURN(TensorMap map, MapTensors(options, tensors));
   ASSIGN_OR_RETURN(std::vector<Rope> ropes, MakeRopes(options.config, map));
-  const KvShape shape{options.layers.size(), options.config.kv_heads, options.config.head_dim,
-                      options.kv_type};
-  ASSIGN_OR_RETURN(std::unique_ptr<KvCache> kv, KvCache::Create(shape, options.kv_tokens));
+  ASSIGN_OR_RETURN(std::unique_ptr<KvCache> kv,
+                   KvCache::Create(KvShapeOf(options), options.kv_tokens));
   return std::unique_ptr<StageExecutor>(new StageExecutor(
       std::make_unique<State>(options, std::move(map), std::move(ropes), std::move(kv), compute)));
 }
 
+const StageOptions& StageExecutor::options() const { return state_->options; }
+
 absl::Status StageExecutor::Run(const Step& step, MatrixRef hidden) {
   RETURN_IF_ERROR(CheckStep(step, state_->options.limits));
-  RETURN_IF_ERROR(CheckHidden(step, hidden, state_->options.config.d_model));
-  for (const SequenceTrim& trim : step.trims) state_->kv->Truncate(trim.sequence, trim.length);
-  for (const SequenceFork& fork : step.forks) {
-    RETURN_IF_ERROR(state_->kv->Fork(fork.sequence, fork.parent, fork.tokens));
-  }
+  RETURN_IF_ERROR(CheckShape(step, hidden, state_->options.config.d_model));
+  RETURN_IF_ERROR(CheckFinite(hidden));
+  RETURN_IF_ERROR(state_->Prepare(step));
   std::vector<KvSpan> spans;
   spans.reserve(step.spans.size());
   for (const SequenceSpan& span : step.spans) {
@@ -306,8 +284,56 @@ absl::Status StageExecutor::Run(const Step& step, MatrixRef hidden) {
   if (spans.empty()) return absl::OkStatus();
   RETURN_IF_ERROR(state_->kv->Extend(spans));
   state_->RunLayers(spans, hidden);
+  if (state_->options.keep_outputs) state_->KeepOutputs(spans, hidden);
   return absl::OkStatus();
 }
+
+absl::Status StageExecutor::Recall(const Step& step, MatrixRef hidden) {
+  KvCache& kv = *state_->kv;
+  RETURN_IF_ERROR(CheckStep(step, state_->options.limits));
+  if (hidden.rows > 0) {
+    RETURN_IF_ERROR(CheckShape(step, hidden, state_->options.config.d_model));
+    if (!state_->options.keep_outputs) {
+      return absl::FailedPreconditionError("this stage keeps no outputs that it could send again");
+    }
+  }
+  Step rest = step;
+  std::erase_if(rest.forks, [&](const SequenceFork& fork) { return kv.length(fork.sequence) > 0; });
+  RETURN_IF_ERROR(state_->Prepare(rest));
+  for (const SequenceSpan& span : step.spans) {
+    if (span.first_position + span.tokens <= kv.length(span.sequence)) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("sequence ", span.sequence.v, " has KV up to position ",
+                     kv.length(span.sequence), " here, so [", span.first_position, ", ",
+                     span.first_position + span.tokens, ") can't be replayed from it"));
+  }
+  if (hidden.rows == 0) return absl::OkStatus();
+  size_t row = 0;
+  for (const SequenceSpan& span : step.spans) {
+    for (uint32_t i = 0; i < span.tokens; ++i, ++row) {
+      absl::c_copy(std::as_const(kv).output(span.sequence, span.first_position + i),
+                   hidden.row(row));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StageExecutor::ExportKv(SequenceId sequence, uint32_t first, uint32_t tokens,
+                                     std::string& out) const {
+  return state_->kv->Export(sequence, first, tokens, out);
+}
+
+absl::Status StageExecutor::ImportKv(SequenceId sequence, uint32_t first, uint32_t tokens,
+                                     absl::string_view bytes) {
+  if (uint64_t{first} + tokens > state_->options.limits.max_position) {
+    return absl::InvalidArgumentError(absl::StrCat("KV of ", tokens, " positions from ", first,
+                                                   " on; the limit is ",
+                                                   state_->options.limits.max_position));
+  }
+  return state_->kv->Import(sequence, first, tokens, bytes);
+}
+
+std::vector<KvExtent> StageExecutor::extents() const { return state_->kv->extents(); }
 
 absl::Status StageExecutor::SelfTest() {
   Matrix hidden(1, state_->options.config.d_model);
@@ -333,7 +359,17 @@ uint64_t StageExecutor::kv_tokens_used() const { return state_->kv->tokens_used(
 uint64_t StageExecutor::kv_tokens_total() const { return state_->kv->tokens_total(); }
 
 uint64_t KvBytesPerToken(const ModelConfig& config, KvType kv_type) {
-  return KvShape{1, config.kv_heads, config.head_dim, kv_type}.BytesPerToken();
+  return StageKvBytesPerToken(config, kv_type, 1, false);
+}
+
+uint64_t StageKvBytesPerToken(const ModelConfig& config, KvType kv_type, uint32_t layers,
+                              bool keep_outputs) {
+  return KvShape{.layers = layers,
+                 .kv_heads = config.kv_heads,
+                 .head_dim = config.head_dim,
+                 .type = kv_type,
+                 .output_dim = keep_outputs ? config.d_model : 0}
+      .BytesPerToken();
 }
 
 }  // namespace efedllm

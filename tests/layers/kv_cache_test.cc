@@ -3,6 +3,7 @@
 #include <cstring>
 #include <map>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "common/random.h"
@@ -11,7 +12,8 @@
 namespace efedllm {
 namespace {
 
-constexpr KvShape kShape{.layers = 2, .kv_heads = 2, .head_dim = 4};
+// An output has the size of the number by which the tests know a position.
+constexpr KvShape kShape{.layers = 2, .kv_heads = 2, .head_dim = 4, .output_dim = 2};
 
 TEST(KvCache, CountsWholePages) {
   auto kv = *KvCache::Create(kShape, 130);
@@ -60,6 +62,8 @@ TEST(KvCache, CountsBytesByType) {
   EXPECT_EQ(shape.BytesPerToken(), 3u * 2 * 2 * 64 * 2);
   shape.type = KvType::kQ8_0;
   EXPECT_EQ(shape.BytesPerToken(), 3u * 2 * 2 * 2 * 34);
+  shape.output_dim = 100;
+  EXPECT_EQ(shape.BytesPerToken(), 3u * 2 * 2 * 2 * 34 + 400);
 }
 
 TEST(KvCache, RefusesHeadsThatBlocksDoNotDivide) {
@@ -141,7 +145,9 @@ class RandomWorld {
 
   void Act() {
     const uint64_t id = random_.Below(6);
-    switch (random_.Below(6)) {
+    switch (random_.Below(7)) {
+      case 6:
+        return Carry(id, random_.Below(6));
       case 0:
         return Truncate(id, 0);
       case 1:
@@ -165,9 +171,12 @@ class RandomWorld {
         uint64_t value = 0;
         std::memcpy(&value, At(id, i), sizeof(value));
         ASSERT_EQ(value, values[i]) << "sequence " << id << ", position " << i;
+        std::memcpy(&value, kv_->output(SequenceId{id}, i).data(), sizeof(value));
+        ASSERT_EQ(value, values[i]) << "output of sequence " << id << ", position " << i;
       }
     }
     ASSERT_EQ(kv_->sequences(), values_.size());
+    ASSERT_EQ(kv_->extents().size(), values_.size());
     ASSERT_EQ(kv_->tokens_used(), owners.size() * 64);
   }
 
@@ -199,6 +208,25 @@ class RandomWorld {
     values_[child].assign(values.begin(), values.begin() + static_cast<int64_t>(tokens));
   }
 
+  // Appends to a sequence what the same positions of another one hold.
+  void Carry(uint64_t to, uint64_t from) {
+    const size_t first = values_.contains(to) ? values_[to].size() : 0;
+    if (!values_.contains(from) || values_[from].size() <= first) return;
+    const size_t tokens = 1 + random_.Below(values_[from].size() - first);
+    std::string bytes;
+    ASSERT_TRUE(kv_->Export(SequenceId{from}, static_cast<uint32_t>(first),
+                            static_cast<uint32_t>(tokens), bytes)
+                    .ok());
+    ASSERT_EQ(bytes.size(), tokens * kShape.BytesPerToken());
+    if (!kv_->Import(SequenceId{to}, static_cast<uint32_t>(first), static_cast<uint32_t>(tokens),
+                     bytes)
+             .ok()) {
+      return;
+    }
+    const std::vector<uint64_t> values = values_[from];
+    for (size_t i = first; i < first + tokens; ++i) values_[to].push_back(values[i]);
+  }
+
   // Of one or several sequences at once; a refusal changes nothing, which Check sees.
   void Extend() {
     std::vector<KvSpan> spans;
@@ -213,8 +241,9 @@ class RandomWorld {
       values.resize(span.first_position);
       for (uint32_t i = 0; i < span.tokens; ++i) {
         values.push_back(++last_value_);
-        std::memcpy(At(span.sequence.v, span.first_position + i), &last_value_,
-                    sizeof(last_value_));
+        const uint32_t position = span.first_position + i;
+        std::memcpy(At(span.sequence.v, position), &last_value_, sizeof(last_value_));
+        std::memcpy(kv_->output(span.sequence, position).data(), &last_value_, sizeof(last_value_));
       }
     }
   }

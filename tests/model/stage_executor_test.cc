@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "model/bits.h"
-#include "model/gguf_builder.h"
+#include "model/stage_world.h"
 #include "model/temp_dir.h"
 
 namespace efedllm {
@@ -14,68 +14,10 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// A tiny model and one stage of it, with room for two pages (128 positions).
-struct World {
-  explicit World(const TinyLlama& model = TinyLlama(), LayerRange layers = {0, 2})
-      : bytes(model.Build()),
-        file(*ModelFile::Parse(BytesOf(bytes))),
-        compute(*Compute::Create(0, "auto")) {
-    options.config = *ModelConfigFromFile(file);
-    options.layers = layers;
-    options.kv_tokens = 128;
-    options.limits.max_tokens = 100;
-    options.limits.max_spans = 3;
-    options.limits.max_trims = 4;
-    options.limits.max_position = 120;
-    tensors = *LoadStageTensors(options.config, file, layers);
-    executor = *StageExecutor::Create(options, tensors, compute);
-  }
-
-  // Activations that depend on sequence and position alone.
-  Matrix Hidden(const Step& step) const {
-    Matrix hidden(step.tokens(), options.config.d_model);
-    size_t row = 0;
-    for (const SequenceSpan& span : step.spans) {
-      for (uint32_t i = 0; i < span.tokens; ++i, ++row) {
-        Random random(span.sequence.v * 1000 + span.first_position + i);
-        for (size_t k = 0; k < hidden.cols(); ++k) {
-          hidden.row(row)[k] = static_cast<float>(random.Uniform() - 0.5);
-        }
-      }
-    }
-    return hidden;
-  }
-  absl::Status Run(const Step& step) {
-    Matrix hidden = Hidden(step);
-    return executor->Run(step, hidden.ref());
-  }
-  // The last row of a step's output.
-  std::vector<float> LastRow(const Step& step) {
-    Matrix hidden = Hidden(step);
-    EXPECT_TRUE(executor->Run(step, hidden.ref()).ok());
-    const float* row = hidden.row(hidden.rows() - 1);
-    return {row, row + hidden.cols()};
-  }
-
-  const std::string bytes;
-  const ModelFile file;
-  Compute compute;
-  StageOptions options;
-  std::vector<StageTensor> tensors;
-  std::unique_ptr<StageExecutor> executor;
-};
-
-Step StepOf(std::vector<SequenceSpan> spans, std::vector<SequenceId> released = {}) {
-  Step step;
-  step.spans = std::move(spans);
-  for (const SequenceId sequence : released) step.trims.push_back({sequence, 0});
-  return step;
-}
-
 constexpr SequenceId kA{1}, kB{2}, kC{3}, kD{4};
 
 TEST(StageExecutor, KeepsKvInPagesAndReleasesIt) {
-  World world;
+  StageWorld world;
   EXPECT_EQ(world.executor->kv_tokens_total(), 128u);
   ASSERT_TRUE(world.Run(StepOf({{kA, 0, 3}, {kB, 0, 1}})).ok());
   EXPECT_EQ(world.executor->sequences(), 2u);
@@ -88,7 +30,7 @@ TEST(StageExecutor, KeepsKvInPagesAndReleasesIt) {
 }
 
 TEST(StageExecutor, RefusesStepsThatAreNotValidAndKeepsItsState) {
-  World world;
+  StageWorld world;
   ASSERT_TRUE(world.Run(StepOf({{kA, 0, 3}})).ok());
   const auto refusal = [&](const Step& step) {
     const absl::Status status = world.Run(step);
@@ -111,11 +53,11 @@ TEST(StageExecutor, RefusesStepsThatAreNotValidAndKeepsItsState) {
 }
 
 TEST(StageExecutor, AForkGivesTheBitsOfASequenceThatWasComputed) {
-  World world;
+  StageWorld world;
   const SequenceSpan prompt{kA, 0, 60};
   ASSERT_TRUE(world.Run(StepOf({prompt})).ok());
   // The activations depend on the sequence's number, so the child is computed as kA, elsewhere.
-  World alone;
+  StageWorld alone;
   ASSERT_TRUE(alone.Run(StepOf({{kA, 0, 57}})).ok());
   Step fork = StepOf({{kB, 57, 3}});
   fork.forks = {{kB, kA, 57}};
@@ -127,7 +69,7 @@ TEST(StageExecutor, AForkGivesTheBitsOfASequenceThatWasComputed) {
 }
 
 TEST(StageExecutor, TrimsComeBeforeForksAndForksBeforeSpans) {
-  World world;
+  StageWorld world;
   ASSERT_TRUE(world.Run(StepOf({{kA, 0, 64}, {kB, 0, 5}})).ok());
   Step step = StepOf({{kA, 40, 1}, {kB, 64, 1}});
   step.trims = {{kB, 0}, {kD, 3}};
@@ -143,14 +85,14 @@ TEST(StageExecutor, TrimsComeBeforeForksAndForksBeforeSpans) {
 }
 
 TEST(StageExecutor, PositionsNearTheEndOf32BitsDoNotOverflow) {
-  World world;
+  StageWorld world;
   Step step = StepOf({{kA, std::numeric_limits<uint32_t>::max(), 2}});
   Matrix hidden(2, 32);
   EXPECT_EQ(world.executor->Run(step, hidden.ref()).code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(StageExecutor, RefusesActivationsOfAnotherShapeOrNotFinite) {
-  World world;
+  StageWorld world;
   const Step step = StepOf({{kA, 0, 2}});
   for (auto [rows, cols] : {std::pair{1, 32}, std::pair{3, 32}, std::pair{2, 31}}) {
     Matrix hidden(static_cast<size_t>(rows), static_cast<size_t>(cols));
@@ -160,38 +102,39 @@ TEST(StageExecutor, RefusesActivationsOfAnotherShapeOrNotFinite) {
        {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
     Matrix hidden = world.Hidden(step);
     hidden.row(1)[31] = bad;
-    EXPECT_THAT(std::string(world.executor->Run(step, hidden.ref()).message()),
-                HasSubstr("row 1, dimension 31 is not finite"));
+    const absl::Status status = world.executor->Run(step, hidden.ref());
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);  // it is the sender's fault
+    EXPECT_THAT(std::string(status.message()), HasSubstr("row 1, dimension 31 is not finite"));
   }
   EXPECT_EQ(world.executor->sequences(), 0u);
 }
 
 TEST(StageExecutor, AStepThatFindsNoRoomChangesNothing) {
-  World world;
+  StageWorld world;
   ASSERT_TRUE(world.Run(StepOf({{kA, 0, 60}})).ok());
   EXPECT_EQ(world.Run(StepOf({{kA, 60, 10}, {kB, 0, 1}})).code(),
             absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(world.executor->sequences(), 1u);
   EXPECT_EQ(world.executor->kv_tokens_used(), 64u);
 
-  World undisturbed;
+  StageWorld undisturbed;
   ASSERT_TRUE(undisturbed.Run(StepOf({{kA, 0, 60}})).ok());
   EXPECT_EQ(world.LastRow(StepOf({{kA, 60, 10}})), undisturbed.LastRow(StepOf({{kA, 60, 10}})));
 }
 
 TEST(StageExecutor, AnEarlierPositionDropsTheKvBehindIt) {
-  World world;
+  StageWorld world;
   ASSERT_TRUE(world.Run(StepOf({{kA, 0, 70}})).ok());
   const std::vector<float> again = world.LastRow(StepOf({{kA, 5, 3}}));
   EXPECT_EQ(world.executor->kv_tokens_used(), 64u);
-  World fresh;
+  StageWorld fresh;
   EXPECT_EQ(again, fresh.LastRow(StepOf({{kA, 0, 8}})));
 }
 
 TEST(StageExecutor, StagesInAChainGiveWhatOneGives) {
   TinyLlama model;
   model.rope_freqs = true;
-  World whole(model), first(model, {0, 1}), second(model, {1, 2});
+  StageWorld whole(model), first(model, {0, 1}), second(model, {1, 2});
   const Step step = StepOf({{kA, 0, 9}, {kB, 0, 2}});
   Matrix expected = whole.Hidden(step), hidden = whole.Hidden(step);
   ASSERT_TRUE(whole.executor->Run(step, expected.ref()).ok());
@@ -201,7 +144,7 @@ TEST(StageExecutor, StagesInAChainGiveWhatOneGives) {
 }
 
 TEST(StageExecutor, SelfTestLeavesNothingBehindAndSeesDamagedWeights) {
-  World world;
+  StageWorld world;
   EXPECT_TRUE(world.executor->SelfTest().ok());
   EXPECT_EQ(world.executor->sequences(), 0u);
   EXPECT_EQ(world.executor->kv_tokens_used(), 0u);
@@ -220,7 +163,7 @@ TEST(StageExecutor, SelfTestLeavesNothingBehindAndSeesDamagedWeights) {
 }
 
 TEST(StageExecutor, CreateRefusesTensorsThatDoNotFit) {
-  World world;
+  StageWorld world;
   const auto refusal = [&](auto change) {
     StageOptions options = world.options;
     std::vector<StageTensor> tensors = world.tensors;
@@ -244,7 +187,7 @@ TEST(StageExecutor, CreateRefusesTensorsThatDoNotFit) {
 TEST(StageExecutor, RefusesRopeFactorsThatDivideByZero) {
   TinyLlama model;
   model.rope_freqs = true;
-  World world(model);
+  StageWorld world(model);
   TensorSpec& spec = world.tensors[0].spec;
   ASSERT_EQ(spec.name, "rope_freqs.weight");
   world.tensors[0].data = *PackedTensor::FromGguf(spec, BytesOf(std::string(16, '\0')));
@@ -253,7 +196,7 @@ TEST(StageExecutor, RefusesRopeFactorsThatDivideByZero) {
 }
 
 TEST(StageExecutor, WeightsFromTheCacheGiveTheSameBits) {
-  World world;
+  StageWorld world;
   TempDir dir;
   auto cache = *WeightCache::Open(dir.path());
   auto hasher = *TensorHasher::Create(world.file, "");
@@ -265,7 +208,7 @@ TEST(StageExecutor, WeightsFromTheCacheGiveTheSameBits) {
     auto executor = *StageExecutor::Create(world.options, *tensors, world.compute);
     Matrix hidden = world.Hidden(StepOf({{kA, 0, 5}}));
     ASSERT_TRUE(executor->Run(StepOf({{kA, 0, 5}}), hidden.ref()).ok());
-    World other;
+    StageWorld other;
     EXPECT_EQ(std::vector<float>(hidden.row(4), hidden.row(4) + 32),
               other.LastRow(StepOf({{kA, 0, 5}})));
   }
@@ -273,7 +216,10 @@ TEST(StageExecutor, WeightsFromTheCacheGiveTheSameBits) {
 }
 
 TEST(StageExecutor, KvBytesAreTwoFloatsPerHeadDimension) {
-  EXPECT_EQ(KvBytesPerToken(World().options.config, KvType::kF32), 2u * 2 * 8 * 4);
+  const ModelConfig config = StageWorld().options.config;
+  EXPECT_EQ(KvBytesPerToken(config, KvType::kF32), 2u * 2 * 8 * 4);
+  EXPECT_EQ(StageKvBytesPerToken(config, KvType::kF16, 5, false), 5u * 2 * 2 * 8 * 2);
+  EXPECT_EQ(StageKvBytesPerToken(config, KvType::kF16, 5, true), 5u * 2 * 2 * 8 * 2 + 32 * 4);
 }
 
 }  // namespace
