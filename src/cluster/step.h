@@ -75,6 +75,8 @@ struct StepLimits {
   uint32_t max_trims = 1024;
   uint32_t max_forks = 256;
   uint32_t max_position = 0;  // positions are below this: the context length
+
+  friend bool operator==(const StepLimits&, const StepLimits&) = default;
 };
 
 }  // namespace efedllm

@@ -1,0 +1,87 @@
+// A stage that a worker holds: what becomes of a frame in it. No threads and no clock of its own,
+// so that StageRunner and the simulation run the very same.
+#ifndef EFEDLLM_WORKER_HELD_STAGE_H_
+#define EFEDLLM_WORKER_HELD_STAGE_H_
+
+#include <grpcpp/support/byte_buffer.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "cluster/stage_timing.h"
+#include "common/clock.h"
+#include "common/ids.h"
+#include "model/stage_executor.h"
+#include "net/hop.h"
+#include "wire/cluster_wire.h"
+#include "wire/step_wire.h"
+
+namespace efedllm {
+
+// Grows only. A halted stage runs nothing any more, but its KV stays for the next epoch to adopt.
+enum class StageLife { kPrepared, kRunning, kHalted, kEnded };
+
+// A frame on its way through a stage, with its moments. Its memory is reused from step to step.
+struct PassingFrame {
+  StepFrame frame;
+  absl::Time received;
+  absl::Time decoding, decoded;
+  absl::Time computing, computed;
+};
+
+// Of a frame, Read comes before Compute before Write; Read in the order of arrival, Compute in the
+// order of Read, one Read and one Compute at a time. life() may be asked by any thread.
+class HeldStage {
+ public:
+  // executor: null where the stage goes on with the KV of the one that runs (StageSlots adopts it).
+  // downstream: where its frames go; the stage only keeps it. clock is borrowed and outlives this.
+  HeldStage(Assignment assignment, NodeId self, std::shared_ptr<StageExecutor> executor,
+            std::unique_ptr<FrameSender> downstream, const Clock& clock);
+
+  const Assignment& assignment() const { return assignment_; }
+  Epoch epoch() const { return assignment_.epoch; }
+  NodeId upstream() const { return assignment_.upstream; }
+  StageLife life() const { return life_; }
+  bool running() const { return life_ == StageLife::kRunning; }
+  FrameSender& downstream() { return *downstream_; }
+  StageExecutor* executor() { return executor_.get(); }  // null: not adopted yet
+
+  // InvalidArgument, DataLoss: the upstream sent what is not the next frame of this epoch, whole
+  // and in order. The stage can't go on then.
+  absl::Status Read(const HopFrame& hop, PassingFrame& pass);
+
+  // Runs the step, or in a replay what is this stage's part of it. What only fails the step stands
+  // in the frame then. DataLoss: the activations are not finite; the upstream can't be right.
+  absl::Status Compute(PassingFrame& pass);
+
+  // The frame for the next node: the step's result, or why there is none.
+  grpc::ByteBuffer Write(PassingFrame& pass) const;
+
+ private:
+  friend class StageSlots;
+
+  bool WantsReplay(uint32_t stage, const Step& step) const;
+  absl::Status RunStep(StepFrame& frame);
+  StageTiming TimingOf(const PassingFrame& pass, absl::Time encoding) const;
+
+  // Constant after construction.
+  const Assignment assignment_;
+  const NodeId self_;
+  const std::unique_ptr<FrameSender> downstream_;
+  const Clock& clock_;
+
+  std::atomic<StageLife> life_{StageLife::kPrepared};
+  // Of StageSlots; constant from the first frame on.
+  std::shared_ptr<StageExecutor> executor_;
+  std::vector<Epoch> lineage_;  // epochs whose KV it has: its own, and what it went on with
+
+  std::optional<StepId> last_step_;  // of Read
+};
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_WORKER_HELD_STAGE_H_
