@@ -7,8 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "common/units.h"
@@ -167,10 +167,10 @@ absl::Status BenchRunner::Decode(const BenchTest& test) {
 
 absl::StatusOr<double> BenchRunner::Run(const BenchTest& test) {
   RETURN_IF_ERROR(Fill(test));
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   RETURN_IF_ERROR(test.decode ? Decode(test) : Prompt(SequenceId{1}, test.depth, test.tokens));
   // A clock that stands still is not to divide by.
-  return std::max(absl::ToDoubleSeconds(absl::Now() - start), 1e-9);
+  return std::max(absl::ToDoubleSeconds(SteadyNow() - start), 1e-9);
 }
 
 }  // namespace efedllm

@@ -106,7 +106,7 @@ grpc::ServerUnaryReactor* AdminService::CreateToken(grpc::CallbackServerContext*
   const absl::StatusOr<JoinTokens::Created> created =
       tokens_.Create(absl::Seconds(static_cast<int64_t>(ttl)), request->uses());
   if (created.ok()) {
-    FillToken(created->info, clock_.Now(), *reply);
+    FillToken(created->info, clock_.WallNow(), *reply);
     reply->set_token(created->text);
   }
   return Finish(context, created.status());
@@ -119,7 +119,7 @@ grpc::ServerUnaryReactor* AdminService::ListTokens(grpc::CallbackServerContext* 
   if (tokens.ok()) {
     const size_t skipped = tokens->size() - std::min(tokens->size(), kMaxListedTokens);
     for (size_t i = skipped; i < tokens->size(); ++i) {
-      FillToken((*tokens)[i], clock_.Now(), *reply->add_tokens());
+      FillToken((*tokens)[i], clock_.WallNow(), *reply->add_tokens());
     }
   }
   return Finish(context, tokens.status());
@@ -129,7 +129,7 @@ grpc::ServerUnaryReactor* AdminService::RevokeToken(grpc::CallbackServerContext*
                                                     const v1::RevokeTokenRequest* request,
                                                     v1::RevokeTokenReply* reply) {
   const absl::StatusOr<JoinTokenInfo> token = tokens_.Revoke(request->id());
-  if (token.ok()) FillToken(*token, clock_.Now(), *reply->mutable_token());
+  if (token.ok()) FillToken(*token, clock_.WallNow(), *reply->mutable_token());
   return Finish(context, token.status());
 }
 

@@ -195,14 +195,14 @@ absl::Status Coordinator::Parts::LoadDraftModel() {
 
 absl::Status Coordinator::Parts::Secure() {
   ASSIGN_OR_RETURN(database, OpenStateDatabase(options.state_dir));
-  ASSIGN_OR_RETURN(ca, CertificateAuthority::OpenOrCreate(options.state_dir, clock.Now()));
+  ASSIGN_OR_RETURN(ca, CertificateAuthority::OpenOrCreate(options.state_dir, clock.WallNow()));
   tokens = std::make_unique<JoinTokens>(*database, clock, ca->fingerprint());
   ASSIGN_OR_RETURN(join_token, tokens->StartToken(options.state_dir));
   if (options.insecure) {
     transport = std::make_unique<Transport>(Transport::Insecure(kCoordinatorNode));
     return absl::OkStatus();
   }
-  ASSIGN_OR_RETURN(const Identity identity, ca->CoordinatorIdentity(clock.Now()));
+  ASSIGN_OR_RETURN(const Identity identity, ca->CoordinatorIdentity(clock.WallNow()));
   transport = std::make_unique<Transport>(Transport::Tls(identity));
   return absl::OkStatus();
 }
@@ -332,10 +332,13 @@ Coordinator::~Coordinator() {
 bool Coordinator::Drain(absl::Duration timeout) {
   parts_->keeper->SetDraining();
   parts_->scheduler->Drain();
-  const absl::Time until = absl::Now() + timeout;
-  const bool idle = parts_->scheduler->WaitIdle(timeout);
+  const absl::Time until = SteadyNow() + timeout;
+  bool idle = false;
+  do {
+    idle = parts_->scheduler->WaitIdle(std::min(until - SteadyNow(), kLongestWait));
+  } while (!idle && SteadyNow() < until);
   // What was computed still has to reach its clients.
-  parts_->http->Stop(std::max(until - absl::Now(), absl::Seconds(1)));
+  parts_->http->Stop(std::max(until - SteadyNow(), absl::Seconds(1)));
   return idle;
 }
 

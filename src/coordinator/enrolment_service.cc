@@ -23,7 +23,7 @@ absl::StatusOr<CertificateAuthority::Signed> Enroller::Sign(absl::string_view re
     return absl::InvalidArgumentError("the certificate request is too large");
   }
   ASSIGN_OR_RETURN(CertificateAuthority::Signed certificate,
-                   ca_.SignNode(request, clock_.Now(), kNodeCertificateLife));
+                   ca_.SignNode(request, clock_.WallNow(), kNodeCertificateLife));
   if (certificate.node == kCoordinatorNode) {
     return absl::InvalidArgumentError("this key's id is the coordinator's; make another key");
   }
@@ -50,7 +50,7 @@ absl::StatusOr<std::string> Enroller::Enrol(const v1::EnrolRequest& request) {
                  std::string(redeemed.message()));
     return redeemed;
   }
-  const absl::Time now = clock_.Now();
+  const absl::Time now = clock_.WallNow();
   RETURN_IF_ERROR(
       RecordEnrolment(database_, {certificate.node, name, now, now + kNodeCertificateLife}));
   spdlog::info("enrolled {} ({})", name, NodeName(certificate.node));
@@ -62,7 +62,7 @@ absl::StatusOr<std::string> Enroller::Renew(NodeId caller, absl::string_view req
   if (certificate.node != caller) {
     return absl::PermissionDeniedError("a node renews the certificate of its own key only");
   }
-  const absl::Time now = clock_.Now();
+  const absl::Time now = clock_.WallNow();
   RETURN_IF_ERROR(
       RecordEnrolment(database_, {certificate.node, "", now, now + kNodeCertificateLife}));
   spdlog::info("renewed the certificate of {}", NodeName(caller));

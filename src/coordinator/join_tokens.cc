@@ -99,7 +99,7 @@ absl::StatusOr<JoinTokens::Created> JoinTokens::Create(absl::Duration ttl, uint6
   const std::string secret = SecureRandomBytes(kSecretBytes);
   created.text = FormatJoinToken({ca_fingerprint_, secret});
   created.info.id = absl::BytesToHexString(SecureRandomBytes(4));
-  created.info.created = absl::FromUnixSeconds(absl::ToUnixSeconds(clock_.Now()));
+  created.info.created = absl::FromUnixSeconds(absl::ToUnixSeconds(clock_.WallNow()));
   created.info.expires =
       ttl == absl::ZeroDuration() ? absl::InfiniteFuture() : created.info.created + ttl;
   created.info.uses = uses;
@@ -156,7 +156,7 @@ absl::Status JoinTokens::Redeem(absl::string_view secret) {
           "at its start");
     }
     if (!info.ok()) return info.status();
-    RETURN_IF_ERROR(Refusal(info->StateAt(clock_.Now())));
+    RETURN_IF_ERROR(Refusal(info->StateAt(clock_.WallNow())));
     return sql.Execute("UPDATE join_tokens SET used = used + 1 WHERE id = ?", {info->id}).status();
   });
 }
@@ -173,7 +173,7 @@ absl::StatusOr<std::string> JoinTokens::StartToken(const std::string& state_dir)
         info = FindBy(sql, "secret_hash", HashOf(parsed->secret));
         return absl::IsNotFound(info.status()) ? absl::OkStatus() : info.status();
       }));
-      if (info.ok() && info->StateAt(clock_.Now()) == JoinTokenState::kValid) return token;
+      if (info.ok() && info->StateAt(clock_.WallNow()) == JoinTokenState::kValid) return token;
       spdlog::info("the join token of the last start admits no more workers; making a new one");
     }
   } else if (!absl::IsNotFound(text.status())) {

@@ -5,6 +5,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/file.h"
 #include "common/status_macros.h"
 #include "net/credentials.h"
@@ -17,7 +18,8 @@ namespace {
 using openssl::CertificatePtr;
 using openssl::KeyPtr;
 
-constexpr absl::Duration kClockSlack = absl::Hours(24);  // a node's clock may be behind
+// How far a node's clock may be behind. Nobody gains by a certificate that is valid too early.
+constexpr absl::Duration kClockSlack = absl::Hours(7 * 24);
 constexpr absl::Duration kCaValidity = absl::Hours(24 * 365 * 20);
 constexpr absl::Duration kCoordinatorValidity = absl::Hours(24 * 365 * 10);
 constexpr size_t kMaxRequestBytes = 16u << 10;
@@ -207,9 +209,15 @@ absl::StatusOr<std::unique_ptr<CertificateAuthority>> CertificateAuthority::Open
                                                       " do not belong together: restore both from "
                                                       "a backup, or remove both for a new CA"));
   }
+  if (now < ToTime(X509_get0_notBefore(ca))) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(certificate_path, " is not valid yet by this machine's clock, which says ",
+                     FormatWallClock(now), ": set the clock"));
+  }
   if (NotAfter(ca) <= now) {
     return absl::FailedPreconditionError(
-        absl::StrCat(certificate_path, " has expired: check the clock, or remove it and ", key_path,
+        absl::StrCat(certificate_path, " has expired by this machine's clock, which says ",
+                     FormatWallClock(now), ": set the clock, or remove it and ", key_path,
                      " for a new CA (all workers must then join again)"));
   }
   auto authority = std::unique_ptr<CertificateAuthority>(new CertificateAuthority);

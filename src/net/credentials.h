@@ -32,7 +32,7 @@ struct Identity {
   std::string certificate_pem;
   std::string ca_pem;
   Sha256Digest ca_fingerprint = {};  // as in join tokens
-  absl::Time issued;
+  absl::Time issued;                 // by its issuer's clock
   absl::Time expires;
 };
 
@@ -48,7 +48,8 @@ absl::StatusOr<Identity> MakeIdentity(absl::string_view key_pem, absl::string_vi
 // Immutable after opening; thread-safe.
 class CertificateAuthority {
  public:
-  // Reads <dir>/ca.key (0600) and <dir>/ca.crt, or makes them at the first start.
+  // Reads <dir>/ca.key (0600) and <dir>/ca.crt, or makes them at the first start. now: the wall
+  // clock, as everywhere here. FailedPrecondition: damaged, or not valid now; says what to do.
   static absl::StatusOr<std::unique_ptr<CertificateAuthority>> OpenOrCreate(const std::string& dir,
                                                                             absl::Time now);
 

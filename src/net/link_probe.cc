@@ -9,6 +9,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "common/clock.h"
 #include "common/status_macros.h"
 #include "net/echo_service.h"
 #include "net/hop_method.h"
@@ -61,13 +62,13 @@ absl::StatusOr<absl::Duration> LinkProbe::Impl::Echo(size_t bytes) {
   }
   absl::Notification done;
   grpc::Status end;
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   stub.UnaryCall(&call, kEchoMethod, {}, &request, &answer, [&](grpc::Status status) {
     end = std::move(status);
     done.Notify();
   });
   done.WaitForNotification();
-  const absl::Duration took = absl::Now() - start;
+  const absl::Duration took = SteadyNow() - start;
   {
     absl::MutexLock lock(&mu);
     context = nullptr;
@@ -86,12 +87,12 @@ absl::StatusOr<LinkMeasurement> LinkProbe::Measure() {
   RETURN_IF_ERROR(impl_->Echo(0).status());  // opens the connection
   LinkMeasurement measurement;
   measurement.rtt = absl::InfiniteDuration();
-  const absl::Time start = absl::Now();
-  for (int i = 0; i < kEchoes && absl::Now() - start < kEchoesTime; ++i) {
+  const absl::Time start = SteadyNow();
+  for (int i = 0; i < kEchoes && SteadyNow() - start < kEchoesTime; ++i) {
     ASSIGN_OR_RETURN(const absl::Duration took, impl_->Echo(0));
     measurement.rtt = std::min(measurement.rtt, took);
   }
-  const absl::Time uploads = absl::Now();
+  const absl::Time uploads = SteadyNow();
   for (const size_t bytes : kUploadBytes) {
     const absl::StatusOr<absl::Duration> took = impl_->Echo(bytes);
     // Reachable, and too slow for more: what is known stays.
@@ -99,7 +100,7 @@ absl::StatusOr<LinkMeasurement> LinkProbe::Measure() {
     RETURN_IF_ERROR(took.status());
     // The last says most: the connection's window has grown by then.
     measurement.bytes_per_second = UploadRate(bytes, *took, measurement.rtt);
-    if (absl::Now() - uploads > kUploadTime) break;
+    if (SteadyNow() - uploads > kUploadTime) break;
   }
   return measurement;
 }

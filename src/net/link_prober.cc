@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "common/clock.h"
 
 namespace efedllm {
 namespace {
@@ -41,8 +41,8 @@ void LinkProber::Measure(const std::vector<Target>& targets) {
 }
 
 bool LinkProber::AwaitPause() {
-  const absl::Time until = absl::Now() + options_.patience;
-  while (options_.busy && options_.busy() && absl::Now() < until) {
+  const absl::Time until = SteadyNow() + options_.patience;
+  while (options_.busy && options_.busy() && SteadyNow() < until) {
     absl::MutexLock lock(&mu_);
     if (mu_.AwaitWithTimeout(absl::Condition(&stopping_), kLookForPause)) return false;
   }

@@ -12,8 +12,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/status_macros.h"
 #include "net/address.h"
 #include "net/join_token.h"
@@ -45,7 +45,7 @@ absl::Status NobodyAnswers(const std::string& address, absl::string_view why) {
 // Waits for events on fd until the deadline.
 absl::Status Await(int fd, short events, absl::Time deadline, const std::string& address) {
   while (true) {
-    const int64_t ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+    const int64_t ms = absl::ToInt64Milliseconds(deadline - SteadyNow());
     if (ms <= 0) return NobodyAnswers(address, "it took too long");
     pollfd poller{.fd = fd, .events = events, .revents = 0};
     const int ready = poll(&poller, 1, static_cast<int>(std::min<int64_t>(ms, 1000)));
@@ -163,17 +163,24 @@ absl::Status VerifyLeaf(SSL* ssl, X509* ca) {
   X509_VERIFY_PARAM_set1_host(X509_STORE_CTX_get0_param(context.get()), kCoordinatorDnsName, 0);
   if (X509_verify_cert(context.get()) == 1) return absl::OkStatus();
   ERR_clear_error();
+  const int error = X509_STORE_CTX_get_error(context.get());
+  if (error == X509_V_ERR_CERT_NOT_YET_VALID || error == X509_V_ERR_CERT_HAS_EXPIRED) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the coordinator's certificate is ",
+        error == X509_V_ERR_CERT_NOT_YET_VALID ? "not valid yet" : "not valid any more",
+        " by this machine's clock, which says ", FormatWallClock(absl::Now()),
+        ": set this clock, or the coordinator's"));
+  }
   return absl::PermissionDeniedError(
       absl::StrCat("the server's certificate is not a valid one of this token's coordinator: ",
-                   X509_verify_cert_error_string(X509_STORE_CTX_get_error(context.get())),
-                   " (if it speaks of time, check this machine's clock)"));
+                   X509_verify_cert_error_string(error)));
 }
 
 }  // namespace
 
 absl::StatusOr<std::string> FetchPinnedCa(const std::string& address,
                                           const Sha256Digest& fingerprint, absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   ASSIGN_OR_RETURN(const Socket socket, Connect(address, deadline));
   const openssl::SslContextPtr context(SSL_CTX_new(TLS_client_method()));
   CHECK(context != nullptr);

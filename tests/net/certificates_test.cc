@@ -112,6 +112,17 @@ TEST(CertificateAuthority, DamagedFilesAreNamed) {
               HasSubstr("ca.crt is damaged"));
 }
 
+TEST(CertificateAuthority, NamesAClockThatIsTooFarBehind) {
+  const TemporaryFolder folder;
+  const absl::Time now = absl::FromUnixSeconds(1'800'000'000);
+  ASSERT_TRUE(CertificateAuthority::OpenOrCreate(folder.path(), now).ok());
+  EXPECT_TRUE(CertificateAuthority::OpenOrCreate(folder.path(), now - absl::Hours(24 * 6)).ok());
+  EXPECT_THAT(CertificateAuthority::OpenOrCreate(folder.path(), absl::UnixEpoch() + absl::Hours(5))
+                  .status()
+                  .ToString(),
+              HasSubstr("clock, which says 1970-01-01 05:00 UTC: set the clock"));
+}
+
 TEST(CertificateAuthority, ExpiresAfterTwentyYearsWithAClearMessage) {
   const TemporaryFolder folder;
   ASSERT_TRUE(CertificateAuthority::OpenOrCreate(folder.path(), absl::Now()).ok());
