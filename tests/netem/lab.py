@@ -1,6 +1,8 @@
 """Processes on this machine as if they were on several: network namespaces behind emulated links, CPU quotas, and an end that
 leaves nothing behind. For the benchmarks and the end-to-end tests."""
+import concurrent.futures
 import contextlib
+import ctypes
 import itertools
 import json
 import os
@@ -15,6 +17,7 @@ import tempfile
 import time
 
 CGROUP = pathlib.Path("/sys/fs/cgroup")
+CLONE_NEWNET = 0x40000000
 QUOTA_PERIOD_MICROS = 5000  # short, so that a quota slows a step down and does not stop it
 
 
@@ -22,13 +25,13 @@ class Failure(Exception):
     pass
 
 
-def wait_for(what, seconds, condition):
+def wait_for(what, seconds, condition, poll=0.05):
     """Until condition() is true; its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():
             return value
-        time.sleep(0.05)
+        time.sleep(poll)
     raise Failure(f"timed out waiting for {what}")
 
 
@@ -126,24 +129,39 @@ def can_emulate_links():
 class Links:
     """Namespaces of 10.77.0.1, .2, ... and the links between them."""
 
-    def __init__(self, names, process):
-        self.names, self.process = names, process
+    def __init__(self, names, process, control):
+        self.names, self.process, self.control = names, process, control
 
     def slow_down(self):
         os.kill(self.process.pid, signal.SIGUSR1)
 
+    def cut(self, sender, receiver):
+        """Nothing that namespace number `sender` (from 0; None: any) sends reaches `receiver`."""
+        self._control("cut", sender, receiver)
+
+    def join(self, sender=None, receiver=None):
+        self._control("join", sender, receiver)
+
+    def _control(self, verb, sender, receiver):
+        words = ["all" if number is None else str(number + 1) for number in (sender, receiver)]
+        with open(self.control, "w") as fifo:
+            fifo.write(f"{verb} {' '.join(words)}\n")
+
 
 @contextlib.contextmanager
-def emulate_links(lab, linkem, nodes, rate_mbit, delay_micros):
+def emulate_links(lab, linkem, nodes, rate_mbit=0, delay_micros=0):
     """Yields Links that are fast until slow_down(), then of this rate and one-way delay."""
     with lab.subset() as part:
         names = [f"efedllm-{os.getpid()}-{next(lab.numbers)}" for _ in range(nodes)]
         for name in names:
             subprocess.run(["ip", "netns", "add", name], check=True)
             part.callback(subprocess.run, ["ip", "netns", "del", name], check=False)
-        process = part.start(f"linkem-{names[0]}", [linkem, "--held", "--rate", rate_mbit, "--delay", delay_micros, *names])
+        control = lab.folder / f"linkem-{names[0]}.fifo"
+        os.mkfifo(control)
+        process = part.start(f"linkem-{names[0]}", [linkem, "--held", "--rate", rate_mbit, "--delay", delay_micros,
+                                                    "--control", control, *names])
         part.await_alive("the links to be up", 20, lambda: "ready" in process.tail())
-        yield Links(names, process)
+        yield Links(names, process, control)
 
 
 def quota_folder():
@@ -237,6 +255,27 @@ class Cluster:
 def inside(netns):
     """What a command starts with to run in this namespace."""
     return ["ip", "netns", "exec", netns] if netns else []
+
+
+def connect(host, port, netns=None, timeout=60):
+    """A TCP connection from this namespace."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        sock = pool.submit(_socket_in, netns).result() if netns else socket.socket()
+    try:
+        sock.settimeout(timeout)
+        sock.connect((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _socket_in(netns):
+    """In a thread that ends after it, for only that is moved. The socket stays where it was made."""
+    with open(f"/run/netns/{netns}") as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"setns {netns}")
+    return socket.socket()
 
 
 def get(url, netns=None):

@@ -1,13 +1,14 @@
 // linkem: emulates slow links between network namespaces in user space, for kernels without netem.
 //
 //   linkem [--rate MBIT] [--delay MICROS] [--held] [--queue BYTES] [--mtu BYTES] [--offload]
-//   NETNS...
+//   [--control FIFO] NETNS...
 //
 // Node k (from 1) gets 10.77.0.k/24 on the device em0 in the k-th network namespace, which must
 // exist. Every node has its own egress link: serialisation at the rate, FIFO, tail drop; and then a
-// constant one-way delay to any other node. With --held rate and delay begin at SIGUSR1. Runs until
-// SIGTERM or SIGINT and then prints what it carried; "ready" on stdout says that the links are up.
-// Needs root, /dev/net/tun and ip.
+// constant one-way delay to any other node. With --held rate and delay begin at SIGUSR1. Lines in
+// the FIFO cut links: "cut A B" drops what node A sends to node B, "join A B" no longer; A or B may
+// be "all". Runs until SIGTERM or SIGINT and then prints what it carried; "ready" on stdout says
+// that the links are up. Needs root, /dev/net/tun and ip.
 #include <fcntl.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
@@ -27,6 +28,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -52,6 +54,7 @@ struct Options {
   size_t queue_bytes = 4u << 20;
   size_t mtu = 1500;
   bool held = false;
+  std::string control;   // a FIFO; empty: links are never cut
   bool offload = false;  // the kernels hand over TCP packets of up to 64 KiB: cheap, for fast links
   std::vector<std::string> namespaces;
 };
@@ -108,25 +111,34 @@ int OpenTun(const std::string& netns, size_t number, int own_netns, const Option
 
 class Emulator {
  public:
-  explicit Emulator(const Options& options) : options_(options), nodes_(options.namespaces.size()) {
+  explicit Emulator(const Options& options)
+      : options_(options),
+        nodes_(options.namespaces.size()),
+        cut_(nodes_.size(), std::vector<bool>(nodes_.size())) {
     const int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     Check(own >= 0, "open /proc/self/ns/net");
     for (size_t i = 0; i < nodes_.size(); ++i) {
       nodes_[i].tun = OpenTun(options.namespaces[i], i + 1, own, options);
     }
     close(own);
+    if (options.control.empty()) return;
+    // For writing too: then it has no end while nobody else writes.
+    control_ = open(options.control.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    Check(control_ >= 0, "open " + options.control);
   }
 
   void Loop() {
-    std::vector<pollfd> polled(nodes_.size());
+    std::vector<pollfd> polled(nodes_.size() + 1);
     while (stopping == 0) {
       const nanoseconds wait = Deliver();
       for (size_t i = 0; i < nodes_.size(); ++i) polled[i] = {nodes_[i].tun, POLLIN, 0};
+      polled.back() = {control_, POLLIN, 0};
       const timespec timeout = {wait.count() / 1'000'000'000, wait.count() % 1'000'000'000};
       if (ppoll(polled.data(), polled.size(), &timeout, nullptr) <= 0) continue;
       for (size_t i = 0; i < nodes_.size(); ++i) {
         if ((polled[i].revents & POLLIN) != 0) TakeFrom(i);
       }
+      if ((polled.back().revents & POLLIN) != 0) ReadControl();
     }
   }
 
@@ -158,6 +170,30 @@ class Emulator {
     return std::max(nanoseconds(0), nanoseconds(next - Clock::now()));
   }
 
+  void ReadControl() {
+    std::array<char, 4096> text;
+    const ssize_t size = read(control_, text.data(), text.size());
+    if (size > 0) commands_.append(text.data(), static_cast<size_t>(size));
+    for (size_t end = 0; (end = commands_.find('\n')) != std::string::npos;) {
+      std::istringstream words(commands_.substr(0, end));
+      commands_.erase(0, end + 1);
+      std::string verb, from, to;
+      words >> verb >> from >> to;
+      for (const size_t a : Chosen(from)) {
+        for (const size_t b : Chosen(to)) cut_[a][b] = verb == "cut";
+      }
+    }
+  }
+
+  // The nodes that a command means: one by its number, or all.
+  std::vector<size_t> Chosen(const std::string& word) const {
+    std::vector<size_t> nodes;
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      if (word == "all" || word == std::to_string(i + 1)) nodes.push_back(i);
+    }
+    return nodes;
+  }
+
   void TakeFrom(size_t from) {
     for (int i = 0; i < kReadsInARow; ++i) {
       const ssize_t size = read(nodes_[from].tun, buffer_.data(), buffer_.size());
@@ -178,7 +214,7 @@ class Emulator {
     const size_t segments = (payload + options_.mtu - 1) / options_.mtu;
     node.packets += segments;
     node.bytes += payload;
-    if (node.queued_bytes + size > options_.queue_bytes ||
+    if (cut_[from][to] || node.queued_bytes + size > options_.queue_bytes ||
         node.in_flight.size() >= kMaxQueuedPackets) {
       ++node.dropped;
       return;
@@ -198,6 +234,9 @@ class Emulator {
 
   const Options options_;
   std::vector<Node> nodes_;
+  std::vector<std::vector<bool>> cut_;  // by sender and receiver
+  int control_ = -1;
+  std::string commands_;  // read and not yet a line
   std::array<uint8_t, kMaxReadBytes> buffer_;
 };
 
@@ -213,6 +252,8 @@ int main(int argc, char** argv) {
   app.add_flag("--held", options.held, "be fast until SIGUSR1");
   app.add_option("--queue", options.queue_bytes, "bytes that wait before a link, beyond: dropped");
   app.add_option("--mtu", options.mtu)->check(CLI::Range(576, 9000));
+  app.add_option("--control", options.control, "a FIFO with commands that cut links")
+      ->check(CLI::ExistingPath);
   app.add_flag("--offload", options.offload, "take packets of up to 64 KiB, for 1 Gbit/s and more");
   app.add_option("netns", options.namespaces)->required()->expected(2, 250);
   CLI11_PARSE(app, argc, argv);
