@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "cluster/kv_rule.h"
+#include "cluster/step_check.h"
 #include "common/check.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
@@ -18,7 +19,6 @@
 #include "layers/elementwise.h"
 #include "layers/kv_cache.h"
 #include "layers/rope.h"
-#include "model/step_check.h"
 #include "model/weights.h"
 
 namespace efedllm {

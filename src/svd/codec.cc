@@ -27,7 +27,7 @@ absl::Status DecodeF32(absl::Span<const uint8_t> bytes, MatrixRef out) {
     not_finite |= static_cast<uint32_t>((std::bit_cast<uint32_t>(value) & kExponent) == kExponent);
   }
   if (not_finite != 0) {
-    return absl::InvalidArgumentError("the activations are not all finite");
+    return absl::DataLossError("the activations are not all finite");
   }
   return absl::OkStatus();
 }

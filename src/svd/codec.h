@@ -28,8 +28,8 @@ uint64_t MaxEncodedBytes(CodecId codec, size_t rows, size_t cols);
 // Appends the encoding of activations to out.
 void EncodeActivations(CodecId codec, ConstMatrixRef activations, std::string& out);
 
-// bytes come from a peer. InvalidArgument: not an encoding of exactly [out.rows, out.cols] finite
-// values.
+// bytes come from a peer. InvalidArgument: not an encoding of exactly [out.rows, out.cols] values;
+// DataLoss: they are not all finite.
 absl::Status DecodeActivations(CodecId codec, absl::Span<const uint8_t> bytes, MatrixRef out);
 
 }  // namespace efedllm

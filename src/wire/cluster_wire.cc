@@ -8,14 +8,13 @@
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "wire/field_checks.h"
+#include "wire/tensor_wire.h"
 
 namespace efedllm {
 namespace {
 
 constexpr size_t kMaxNameBytes = 64;
 constexpr size_t kMaxMessageBytes = 1024;
-// No machine and no counter comes near it, and sums of thousands stay far from overflow.
-constexpr uint64_t kMaxCount = uint64_t{1} << 48;
 constexpr uint32_t kTensorsPerLayer = 24;
 constexpr uint64_t kMaxFrameValues = uint64_t{1} << 28;  // 1 GiB of f32 in one step
 
@@ -108,45 +107,6 @@ void ConfigToWire(const ModelConfig& config, v1::ModelConfig& message) {
   message.set_window_period(config.window_period);
 }
 
-absl::StatusOr<TensorSpec> TensorFromWire(const v1::TensorSpec& message) {
-  RETURN_IF_ERROR(CheckText("tensor.name", message.name(), 128));
-  RETURN_IF_ERROR(CheckRange("tensor.rows", message.rows(), 1, uint64_t{1} << 24));
-  RETURN_IF_ERROR(CheckRange("tensor.cols", message.cols(), 1, uint64_t{1} << 24));
-  const std::optional<DType> dtype = DTypeFromGguf(message.dtype());
-  if (!dtype)
-    return WrongField("tensor.dtype", absl::StrCat("is ", message.dtype(), ", unknown here"));
-  if (!RowBytes(*dtype, message.cols()))
-    return WrongField("tensor.cols", "is no whole number of blocks");
-  TensorSpec spec;
-  spec.name = message.name();
-  spec.dtype = *dtype;
-  spec.rows = message.rows();
-  spec.cols = message.cols();
-  const std::string& digests = message.chunk_sha256();
-  if (digests.size() != spec.chunk_count() * sizeof(Sha256Digest)) {
-    return WrongField("tensor.chunk_sha256", absl::StrCat("has ", digests.size(), " bytes for ",
-                                                          spec.chunk_count(), " chunks"));
-  }
-  spec.chunks.resize(spec.chunk_count());
-  for (size_t i = 0; i < spec.chunks.size(); ++i) {
-    digests.copy(reinterpret_cast<char*>(spec.chunks[i].data()), sizeof(Sha256Digest),
-                 i * sizeof(Sha256Digest));
-  }
-  return spec;
-}
-
-void TensorToWire(const TensorSpec& spec, v1::TensorSpec& message) {
-  message.set_name(spec.name);
-  message.set_dtype(static_cast<uint32_t>(spec.dtype));
-  message.set_rows(spec.rows);
-  message.set_cols(spec.cols);
-  std::string* digests = message.mutable_chunk_sha256();
-  digests->reserve(spec.chunks.size() * sizeof(Sha256Digest));
-  for (const Sha256Digest& chunk : spec.chunks) {
-    digests->append(reinterpret_cast<const char*>(chunk.data()), chunk.size());
-  }
-}
-
 absl::StatusOr<StepLimits> LimitsFromWire(const v1::StepLimits& message, uint32_t d_model) {
   RETURN_IF_ERROR(
       CheckRange("limits.max_tokens", message.max_tokens(), 1, kMaxFrameValues / d_model));
@@ -193,7 +153,7 @@ v1::Assignment ToWire(const Assignment& assignment) {
   message.set_first_layer(assignment.layers.first);
   message.set_last_layer(assignment.layers.last);
   ConfigToWire(assignment.config, *message.mutable_model());
-  for (const TensorSpec& spec : assignment.tensors) TensorToWire(spec, *message.add_tensors());
+  for (const TensorSpec& spec : assignment.tensors) *message.add_tensors() = ToWire(spec);
   message.set_kv_tokens(assignment.kv_tokens);
   v1::StepLimits& limits = *message.mutable_limits();
   limits.set_max_tokens(assignment.limits.max_tokens);
@@ -280,7 +240,7 @@ absl::StatusOr<Assignment> FromWire(const v1::Assignment& message) {
                              1, uint64_t{assignment.layers.size()} * kTensorsPerLayer + 1));
   assignment.tensors.reserve(static_cast<size_t>(message.tensors_size()));
   for (const v1::TensorSpec& tensor : message.tensors()) {
-    ASSIGN_OR_RETURN(TensorSpec spec, TensorFromWire(tensor));
+    ASSIGN_OR_RETURN(TensorSpec spec, FromWire(tensor));
     assignment.tensors.push_back(std::move(spec));
   }
   RETURN_IF_ERROR(CheckRange("kv_tokens", message.kv_tokens(), 1, uint64_t{1} << 40));

@@ -10,6 +10,9 @@
 
 namespace efedllm {
 
+// No machine and no counter comes near it, and sums of thousands stay far from overflow.
+inline constexpr uint64_t kMaxCount = uint64_t{1} << 48;
+
 // All return InvalidArgument that names the field.
 absl::Status WrongField(absl::string_view field, absl::string_view why);
 absl::Status CheckRange(absl::string_view field, uint64_t value, uint64_t least, uint64_t most);

@@ -4,15 +4,14 @@
 #include <google/protobuf/wire_format_lite.h>
 #include <grpcpp/support/slice.h>
 
-#include <algorithm>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
+#include "cluster/step_check.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "efedllm/stage.pb.h"
+#include "wire/frame.h"
 
 namespace efedllm {
 namespace {
@@ -26,6 +25,7 @@ constexpr size_t kMaxSpanBytes = 32;
 constexpr size_t kMaxTrimBytes = 24;
 constexpr size_t kMaxForkBytes = 32;
 constexpr size_t kMaxTimingBytes = 48;
+constexpr size_t kMaxReplayStagesBytes = 2 * kMaxStages;
 constexpr size_t kMaxFailureMessageBytes = 1024;
 constexpr size_t kMaxFailureBytes = kMaxFailureMessageBytes + 64;
 
@@ -61,6 +61,8 @@ v1::StepFrame Header(const Step& step) {
     out->set_parent(fork.parent.v);
     out->set_tokens(fork.tokens);
   }
+  frame.set_forget_others(step.forget_others);
+  for (const uint32_t stage : step.replay_stages) frame.add_replay_stages(stage);
   return frame;
 }
 
@@ -74,13 +76,6 @@ void AddTimings(absl::Span<const StageTiming> timings, v1::StepFrame& frame) {
     out->set_compute_micros(timing.compute_micros);
     out->set_encode_micros(timing.encode_micros);
   }
-}
-
-// A slice that owns the string: its bytes are not copied.
-grpc::Slice TakeString(std::string text) {
-  auto* owner = new std::string(std::move(text));
-  return grpc::Slice(
-      owner->data(), owner->size(), [](void* p) { delete static_cast<std::string*>(p); }, owner);
 }
 
 // Reads the frame's fields itself: every count is checked before something is kept for it, and the
@@ -99,6 +94,8 @@ class FrameReader {
     frame_.step.spans.clear();
     frame_.step.trims.clear();
     frame_.step.forks.clear();
+    frame_.step.forget_others = false;
+    frame_.step.replay_stages.clear();
     frame_.timings.clear();
     while (const uint32_t tag = in_.ReadTag()) RETURN_IF_ERROR(ReadField(tag));
     return in_.ConsumedEntireMessage() ? absl::OkStatus() : Malformed("it is cut off");
@@ -124,6 +121,10 @@ class FrameReader {
         return ReadFork();
       case BytesTag(v1::StepFrame::kTimingsFieldNumber):
         return ReadTiming();
+      case VarintTag(v1::StepFrame::kForgetOthersFieldNumber):
+        return ReadForgetOthers();
+      case BytesTag(v1::StepFrame::kReplayStagesFieldNumber):
+        return ReadReplayStages();
       case VarintTag(v1::StepFrame::kCodecFieldNumber):
         return ReadCodec();
       case BytesTag(v1::StepFrame::kActivationsFieldNumber): {
@@ -139,6 +140,27 @@ class FrameReader {
 
   absl::Status ReadNumber(uint64_t& value) {
     return in_.ReadVarint64(&value) ? absl::OkStatus() : Malformed("a number is cut off");
+  }
+
+  absl::Status ReadForgetOthers() {
+    uint64_t number = 0;
+    RETURN_IF_ERROR(ReadNumber(number));
+    frame_.step.forget_others = number != 0;
+    return absl::OkStatus();
+  }
+
+  // Packed, as our own frames have them.
+  absl::Status ReadReplayStages() {
+    ASSIGN_OR_RETURN(const absl::Span<const uint8_t> bytes, ReadBytes(kMaxReplayStagesBytes));
+    CodedInputStream in(bytes.data(), static_cast<int>(bytes.size()));
+    std::vector<uint32_t>& stages = frame_.step.replay_stages;
+    while (static_cast<size_t>(in.CurrentPosition()) < bytes.size()) {
+      uint32_t stage = 0;
+      if (!in.ReadVarint32(&stage)) return Malformed("a stage is cut off");
+      if (stage >= kMaxStages) return Malformed(absl::StrCat("stage ", stage, " of a replay"));
+      stages.push_back(stage);
+    }
+    return absl::OkStatus();
   }
 
   absl::Status ReadCodec() {
@@ -226,65 +248,6 @@ class FrameReader {
   v1::StageTiming timing_;
 };
 
-bool AllDistinct(absl::InlinedVector<SequenceId, 64>& sequences) {
-  std::sort(sequences.begin(), sequences.end());
-  return std::adjacent_find(sequences.begin(), sequences.end()) == sequences.end();
-}
-
-// Trims, forks and spans may name the same sequences, each of them once.
-absl::Status CheckDistinct(const Step& step) {
-  absl::InlinedVector<SequenceId, 64> sequences;
-  for (const SequenceSpan& span : step.spans) sequences.push_back(span.sequence);
-  if (!AllDistinct(sequences)) return Malformed("a sequence stands in it twice");
-  sequences.clear();
-  for (const SequenceFork& fork : step.forks) sequences.push_back(fork.sequence);
-  if (!AllDistinct(sequences)) return Malformed("a sequence is forked to twice");
-  sequences.clear();
-  for (const SequenceTrim& trim : step.trims) sequences.push_back(trim.sequence);
-  return AllDistinct(sequences) ? absl::OkStatus() : Malformed("a sequence is trimmed twice");
-}
-
-absl::Status CheckForks(const Step& step, const StepLimits& limits) {
-  for (const SequenceFork& fork : step.forks) {
-    if (fork.tokens == 0 || fork.tokens > limits.max_position) {
-      return Malformed(absl::StrCat("a fork of ", fork.tokens, " tokens; the context has ",
-                                    limits.max_position));
-    }
-    if (fork.sequence == fork.parent) return Malformed("a sequence is its own parent");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckTrims(const Step& step) {
-  if (step.trims.empty() || step.spans.empty()) return absl::OkStatus();
-  absl::flat_hash_map<SequenceId, uint32_t> begins;
-  for (const SequenceSpan& span : step.spans) begins[span.sequence] = span.first_position;
-  for (const SequenceTrim& trim : step.trims) {
-    const auto begin = begins.find(trim.sequence);
-    if (begin == begins.end() || trim.length <= begin->second) continue;
-    return Malformed("a sequence is trimmed to more than where it goes on");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckStep(const Step& step, const StepLimits& limits) {
-  uint64_t tokens = 0;
-  for (const SequenceSpan& span : step.spans) {
-    if (span.tokens == 0) return Malformed("a sequence has no tokens");
-    if (uint64_t{span.first_position} + span.tokens > limits.max_position) {
-      return Malformed(absl::StrCat("positions from ", span.first_position, " on for ", span.tokens,
-                                    " tokens; the context has ", limits.max_position));
-    }
-    tokens += span.tokens;
-  }
-  if (tokens > limits.max_tokens) {
-    return Malformed(absl::StrCat(tokens, " tokens; at most ", limits.max_tokens));
-  }
-  RETURN_IF_ERROR(CheckDistinct(step));
-  RETURN_IF_ERROR(CheckForks(step, limits));
-  return CheckTrims(step);
-}
-
 absl::Status TakeFailure(const FrameReader& reader, StepFrame& frame) {
   const int32_t code = reader.failure().code();
   if (code <= 0 || code > static_cast<int32_t>(absl::StatusCode::kUnauthenticated)) {
@@ -301,7 +264,9 @@ absl::Status TakeFailure(const FrameReader& reader, StepFrame& frame) {
 absl::Status TakeActivations(const FrameReader& reader, size_t d_model, StepFrame& frame) {
   const std::optional<CodecId> codec = CodecFromNumber(reader.codec());
   if (!codec) return Malformed(absl::StrCat("codec ", reader.codec(), " is unknown"));
-  const size_t rows = frame.step.tokens();
+  // A replay's frame has none where the next stage does not compute.
+  const bool none = frame.step.replay() && reader.activations().empty();
+  const size_t rows = none ? 0 : frame.step.tokens();
   if (reader.activations().size() > MaxEncodedBytes(*codec, rows, d_model)) {
     return Malformed(absl::StrCat("the activations have ", reader.activations().size(),
                                   " bytes for ", rows, " tokens"));
@@ -312,7 +277,8 @@ absl::Status TakeActivations(const FrameReader& reader, size_t d_model, StepFram
   frame.failure = absl::OkStatus();
   frame.failed_node = NodeId{0};
   const absl::Status decoded = DecodeActivations(*codec, reader.activations(), frame.hidden.ref());
-  return decoded.ok() ? decoded : Malformed(decoded.message());
+  return decoded.ok() ? decoded
+                      : absl::Status(decoded.code(), Malformed(decoded.message()).message());
 }
 
 }  // namespace
@@ -330,19 +296,16 @@ grpc::ByteBuffer EncodedStepToWire(const Step& step, std::string activations, Co
   v1::StepFrame frame = Header(step);
   AddTimings(timings, frame);
   frame.set_codec(static_cast<uint32_t>(codec));
-  if (activations.empty()) {
-    const grpc::Slice only = TakeString(frame.SerializeAsString());
-    return grpc::ByteBuffer(&only, 1);
-  }
-  // The activations are the last field on the wire, in a slice of their own: never copied again.
   std::string head = frame.SerializeAsString();
+  if (activations.empty()) return SealFrame(std::move(head));
+  // The activations are the last field before the checksum, in a slice of their own: never copied
+  // again.
   uint8_t prefix[16];
   uint8_t* end = CodedOutputStream::WriteVarint32ToArray(
       BytesTag(v1::StepFrame::kActivationsFieldNumber), prefix);
   end = CodedOutputStream::WriteVarint64ToArray(activations.size(), end);
   head.append(prefix, end);
-  const grpc::Slice slices[] = {TakeString(std::move(head)), TakeString(std::move(activations))};
-  return grpc::ByteBuffer(slices, 2);
+  return SealFrame(std::move(head), std::move(activations));
 }
 
 grpc::ByteBuffer StepFailureToWire(const Step& step, NodeId node, const absl::Status& failure,
@@ -353,8 +316,7 @@ grpc::ByteBuffer StepFailureToWire(const Step& step, NodeId node, const absl::St
   frame.mutable_failure()->set_code(static_cast<int32_t>(failure.code()));
   frame.mutable_failure()->set_message(
       Printable(failure.message(), kMaxFailureMessageBytes / 4));  // \xNN takes four bytes
-  const grpc::Slice only = TakeString(frame.SerializeAsString());
-  return grpc::ByteBuffer(&only, 1);
+  return SealFrame(frame.SerializeAsString());
 }
 
 size_t MaxStepFrameBytes(const StepLimits& limits, size_t d_model) {
@@ -363,7 +325,7 @@ size_t MaxStepFrameBytes(const StepLimits& limits, size_t d_model) {
   return kOtherFieldsBytes + kMaxFailureBytes + limits.max_spans * (kMaxSpanBytes + kPrefixBytes) +
          limits.max_trims * (kMaxTrimBytes + kPrefixBytes) +
          limits.max_forks * (kMaxForkBytes + kPrefixBytes) +
-         kMaxStages * (kMaxTimingBytes + kPrefixBytes) +
+         kMaxStages * (kMaxTimingBytes + kPrefixBytes) + kMaxReplayStagesBytes + kChecksumBytes +
          MaxEncodedBytes(CodecId::kF32, limits.max_tokens, d_model);
 }
 
@@ -373,12 +335,9 @@ absl::Status StepFromWire(const grpc::ByteBuffer& bytes, const StepLimits& limit
     return Malformed(absl::StrCat("it has ", bytes.Length(), " bytes; at most ",
                                   MaxStepFrameBytes(limits, d_model), " can be right"));
   }
-  grpc::Slice slice;  // the transport's own memory if the frame came in one piece, else a copy
-  if (bytes.Valid() && !bytes.TrySingleSlice(&slice).ok() &&
-      !bytes.DumpToSingleSlice(&slice).ok()) {
-    return Malformed("it can't be decompressed");
-  }
-  FrameReader reader({slice.begin(), slice.size()}, limits, frame);
+  grpc::Slice memory;
+  ASSIGN_OR_RETURN(const absl::Span<const uint8_t> body, OpenFrame(bytes, memory));
+  FrameReader reader(body, limits, frame);
   RETURN_IF_ERROR(reader.Read());
   RETURN_IF_ERROR(CheckStep(frame.step, limits));
   return reader.has_failure() ? TakeFailure(reader, frame)

@@ -24,16 +24,19 @@ inline constexpr size_t kMaxStages = 1024;
 // A step on its way: with its activations, or with the reason why a stage could not run it.
 struct StepFrame {
   Step step;
-  Matrix hidden;                     // [step.tokens(), d_model]; empty where failure is not OK
+  // [step.tokens(), d_model]; empty where failure is not OK. A replay's may have no rows: nobody
+  // asked for them.
+  Matrix hidden;
   absl::Status failure;              // OK: none. Its message is printable.
   NodeId failed_node;                // where failure arose
   std::vector<StageTiming> timings;  // of the stages so far, in their order
 };
 
-// hidden: [step.tokens(), d_model]. timings: of the stages so far, at most kMaxStages.
+// hidden: [step.tokens(), d_model], or of no rows in a replay. timings: of the stages so far, at
+// most kMaxStages.
 grpc::ByteBuffer StepToWire(const Step& step, ConstMatrixRef hidden, CodecId codec,
                             absl::Span<const StageTiming> timings = {});
-// The same, of activations that EncodeActivations wrote.
+// The same, of activations that EncodeActivations wrote. They are not copied.
 grpc::ByteBuffer EncodedStepToWire(const Step& step, std::string activations, CodecId codec,
                                    absl::Span<const StageTiming> timings);
 grpc::ByteBuffer StepFailureToWire(const Step& step, NodeId node, const absl::Status& failure,
@@ -42,9 +45,12 @@ grpc::ByteBuffer StepFailureToWire(const Step& step, NodeId node, const absl::St
 // Largest frame that is valid within the limits: what a stream must accept, and refuse beyond.
 size_t MaxStepFrameBytes(const StepLimits& limits, size_t d_model);
 
-// InvalidArgument says what is wrong. Checks: within limits, trims, forks and spans each of
-// distinct sequences, forks and spans not empty, no sequence trimmed to more than where it goes on,
-// positions in range and not overflowing, known codec, payload of the exact size, finite values.
+// Whatever it refuses is the sender's fault, or the wire's. DataLoss: the checksum is wrong or
+// missing (verified before anything is read), or values are not finite. InvalidArgument says what
+// else is wrong. Checks: within limits, trims, forks and spans each of distinct sequences, forks
+// and spans not empty, no sequence trimmed to more than where it goes on (but in a replay),
+// positions in range and not overflowing, replayed stages in order, known codec, payload of the
+// exact size (or none, in a replay).
 // hidden is reused where it has the right shape (no allocation per step in the steady state).
 absl::Status StepFromWire(const grpc::ByteBuffer& bytes, const StepLimits& limits, size_t d_model,
                           StepFrame& frame);

@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "wire/cluster_wire.h"
+#include "wire/handover_wire.h"
 #include "wire/link_wire.h"
 
 namespace {
@@ -23,7 +24,7 @@ void RoundTrip(const uint8_t* data, size_t size) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
-  switch (data[0] % 8) {
+  switch (data[0] % 10) {
     case 0:
       RoundTrip<efedllm::v1::Hello>(data + 1, size - 1);
       break;
@@ -45,7 +46,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 6:
       RoundTrip<efedllm::v1::Pong>(data + 1, size - 1);
       break;
+    case 7:
+      RoundTrip<efedllm::v1::HandOver>(data + 1, size - 1);
+      break;
+    case 8:
+      RoundTrip<efedllm::v1::HandedOver>(data + 1, size - 1);
+      break;
     default:
+      RoundTrip<efedllm::v1::Prefetch>(data + 1, size - 1);
       break;
   }
   return 0;

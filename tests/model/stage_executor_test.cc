@@ -38,16 +38,16 @@ TEST(StageExecutor, RefusesStepsThatAreNotValidAndKeepsItsState) {
     EXPECT_EQ(world.executor->sequences(), 1u);
     return std::string(status.message());
   };
-  EXPECT_THAT(refusal(StepOf({{kA, 3, 0}})), HasSubstr("none"));
+  EXPECT_THAT(refusal(StepOf({{kA, 3, 0}})), HasSubstr("no tokens"));
   EXPECT_THAT(refusal(StepOf({{kA, 3, 1}, {kA, 4, 1}})), HasSubstr("twice"));
   EXPECT_THAT(refusal(StepOf({{kB, 0, 101}})), HasSubstr("101 tokens"));
-  EXPECT_THAT(refusal(StepOf({{kA, 3, 118}})), HasSubstr("limit of 120"));
+  EXPECT_THAT(refusal(StepOf({{kA, 3, 118}})), HasSubstr("context has 120"));
   EXPECT_THAT(refusal(StepOf({{kA, 1, 1}, {kB, 0, 1}, {kC, 0, 1}, {kD, 0, 1}})),
-              HasSubstr("4 spans"));
+              HasSubstr("4 sequences"));
   EXPECT_THAT(refusal(StepOf({}, {kB, kB, kB, kB, kB})), HasSubstr("5 trims"));
   Step trimmed = StepOf({{kA, 1, 1}});
   trimmed.trims = {{kA, 2}};
-  EXPECT_THAT(refusal(trimmed), HasSubstr("trimmed to 2 positions"));
+  EXPECT_THAT(refusal(trimmed), HasSubstr("trimmed to more than where it goes on"));
   refusal(StepOf({{kB, 0, 1}, {kA, 4, 1}}));  // a gap in kA: kB must not be made either
   refusal(StepOf({{kB, 1, 1}}));              // kB has no position 0
 }

@@ -4,7 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <functional>
+
+#include "wire/wire_cases.h"
 
 namespace efedllm {
 namespace {
@@ -54,25 +55,10 @@ Assignment SomeAssignment() {
   assignment.upstream = NodeId{0};
   assignment.downstream = NodeId{99};
   assignment.downstream_address = "10.0.0.7:7071";
+  assignment.continues = Epoch{3};
+  assignment.stage = 1;
+  assignment.keep_outputs = true;
   return assignment;
-}
-
-template <class Message>
-struct BadCase {
-  const char* field;  // named by the error
-  std::function<void(Message&)> change;
-};
-
-template <class Domain, class Message>
-void ExpectRefused(const Domain& good, const std::vector<BadCase<Message>>& cases) {
-  ASSERT_TRUE(FromWire(ToWire(good)).ok());
-  for (const BadCase<Message>& bad : cases) {
-    Message message = ToWire(good);
-    bad.change(message);
-    const absl::Status status = FromWire(message).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad.field;
-    EXPECT_THAT(std::string(status.message()), HasSubstr(bad.field));
-  }
 }
 
 TEST(ClusterWire, KeepsAHello) {
@@ -137,6 +123,9 @@ TEST(ClusterWire, KeepsAnAssignment) {
   EXPECT_EQ(out->downstream_address, in.downstream_address);
   EXPECT_EQ(out->codec, CodecId::kF32);
   EXPECT_EQ(out->kv_type, KvType::kF16);
+  EXPECT_EQ(out->continues, in.continues);
+  EXPECT_EQ(out->stage, 1u);
+  EXPECT_TRUE(out->keep_outputs);
 }
 
 TEST(ClusterWire, KeepsEveryFactOfAModel) {
@@ -201,6 +190,9 @@ TEST(ClusterWire, RefusesABadAssignment) {
        {"downstream_address", [](M& m) { m.set_downstream_address("nowhere"); }},
        {"codec", [](M& m) { m.set_codec(9); }},
        {"kv_type", [](M& m) { m.set_kv_type(3); }},
+       {"continues", [](M& m) { m.set_continues(4); }},
+       {"continues", [](M& m) { m.set_continues(UINT64_MAX); }},
+       {"stage", [](M& m) { m.set_stage(6); }},
        {"q8_0", [](M& m) { m.set_kv_type(static_cast<uint32_t>(KvType::kQ8_0)); }}});
 }
 
@@ -212,6 +204,8 @@ TEST(ClusterWire, KeepsAStageReport) {
   in.bytes_held = 60;
   in.bytes_fetched = 50;
   in.message = "chunk 3 is wrong";
+  in.kept = true;
+  in.fault = StageFault::kDownstream;
   const absl::StatusOr<StageReport> out = FromWire(ToWire(in));
   ASSERT_TRUE(out.ok());
   EXPECT_EQ(out->epoch, in.epoch);
@@ -220,6 +214,8 @@ TEST(ClusterWire, KeepsAStageReport) {
   EXPECT_EQ(out->bytes_fetched, 50u);
   EXPECT_EQ(out->bytes_total, 100u);
   EXPECT_EQ(out->message, in.message);
+  EXPECT_TRUE(out->kept);
+  EXPECT_EQ(out->fault, StageFault::kDownstream);
 }
 
 TEST(ClusterWire, RefusesABadStageReport) {
@@ -230,7 +226,9 @@ TEST(ClusterWire, RefusesABadStageReport) {
        {"state", [](M& m) { m.set_state(static_cast<v1::StageStatus::State>(77)); }},
        {"bytes_total", [](M& m) { m.set_bytes_total(UINT64_MAX); }},
        {"bytes_held", [](M& m) { m.set_bytes_held(3); }},
-       {"bytes_fetched", [](M& m) { m.set_bytes_fetched(2); }}});
+       {"bytes_fetched", [](M& m) { m.set_bytes_fetched(2); }},
+       {"fault", [](M& m) { m.set_fault(static_cast<v1::StageStatus::Fault>(3)); }},
+       {"fault", [](M& m) { m.set_fault(static_cast<v1::StageStatus::Fault>(-1)); }}});
 }
 
 TEST(ClusterWire, AStageReportsMessageBecomesPrintable) {

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "efedllm/stage.pb.h"
+#include "wire/frame.h"
 
 namespace efedllm {
 namespace {
@@ -48,12 +49,14 @@ v1::StepFrame ValidMessage() {
   v1::StepFrame message;
   EXPECT_TRUE(message.ParseFromString(
       ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32))));
+  message.clear_checksum();
   return message;
 }
 
+// Bytes before a checksum that is right.
 absl::Status Parse(const std::string& bytes) {
   StepFrame frame;
-  return StepFromWire(ToBuffer(bytes), kLimits, kModel, frame);
+  return StepFromWire(SealFrame(bytes), kLimits, kModel, frame);
 }
 absl::Status Parse(const v1::StepFrame& message) { return Parse(message.SerializeAsString()); }
 
@@ -80,7 +83,76 @@ TEST(StepWire, KeepsAStepAndEveryBitOfItsActivations) {
   EXPECT_THAT(frame.hidden.ref().span(), ::testing::ElementsAreArray(hidden.ref().span()));
 }
 
+TEST(StepWire, KeepsWhatAReplayIs) {
+  Step step = SomeStep();
+  step.forget_others = true;
+  step.replay_stages = {0, 5, kMaxStages - 1};
+  step.trims[1].length = 90;  // it goes back over what is kept
+  StepFrame frame;
+  for (const size_t rows : {size_t{5}, size_t{0}}) {
+    ASSERT_TRUE(StepFromWire(StepToWire(step, SomeHidden(rows).ref(), CodecId::kF32), kLimits,
+                             kModel, frame)
+                    .ok());
+    EXPECT_TRUE(frame.step.forget_others);
+    EXPECT_EQ(frame.step.replay_stages, step.replay_stages);
+    EXPECT_EQ(frame.step.trims, step.trims);
+    EXPECT_EQ(frame.hidden.rows(), rows);
+    EXPECT_EQ(frame.hidden.cols(), kModel);
+  }
+  ASSERT_TRUE(StepFromWire(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32), kLimits,
+                           kModel, frame)
+                  .ok());
+  EXPECT_FALSE(frame.step.forget_others);
+  EXPECT_FALSE(frame.step.replay());
+}
+
+TEST(StepWire, RefusesReplaysThatAreNone) {
+  v1::StepFrame message = ValidMessage();
+  message.clear_activations();
+  message.add_replay_stages(3);
+  EXPECT_TRUE(Parse(message).ok());
+  message.mutable_activations()->assign(4 * kModel * sizeof(float),
+                                        '\0');  // of four rows, not five
+  EXPECT_MALFORMED(Parse(message), "bytes");
+  message.clear_activations();
+  message.add_replay_stages(3);
+  EXPECT_MALFORMED(Parse(message), "not in order");
+  message.set_replay_stages(1, 2);
+  EXPECT_MALFORMED(Parse(message), "not in order");
+  message.set_replay_stages(1, kMaxStages);
+  EXPECT_MALFORMED(Parse(message), "stage 1024");
+  message.clear_replay_stages();
+  for (uint32_t i = 0; i < 2 * kMaxStages; ++i) message.add_replay_stages(200);
+  EXPECT_MALFORMED(Parse(message), "claims");
+  EXPECT_MALFORMED(Parse(std::string("\x5a\x01\x80", 3)), "cut off");
+}
+
+void ExpectDamaged(const std::string& bytes) {
+  StepFrame frame;
+  const absl::Status status = StepFromWire(ToBuffer(bytes), kLimits, kModel, frame);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(status.message(), "frame damaged on its way");
+}
+
+TEST(StepWire, SeesEveryDamagedByteBeforeItReadsAny) {
+  const std::string bytes = ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32));
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    for (const int bit : {0, 7}) {
+      std::string damaged = bytes;
+      damaged[i] = static_cast<char>(damaged[i] ^ (1 << bit));
+      ExpectDamaged(damaged);
+    }
+    ExpectDamaged(bytes.substr(0, i));
+  }
+  ExpectDamaged(bytes + bytes.back());
+  ExpectDamaged(ValidMessage().SerializeAsString());
+}
+
 TEST(StepWire, IsTheMessageOfTheProtoFile) {
+  v1::StepFrame sealed;
+  ASSERT_TRUE(
+      sealed.ParseFromString(ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32))));
+  EXPECT_NE(sealed.checksum(), 0u);
   const v1::StepFrame message = ValidMessage();
   EXPECT_EQ(message.step(), 77u);
   EXPECT_EQ(message.codec(), 1u);
@@ -89,7 +161,7 @@ TEST(StepWire, IsTheMessageOfTheProtoFile) {
 }
 
 TEST(StepWire, ReadsAFrameInManySlices) {
-  const std::string bytes = ValidMessage().SerializeAsString();
+  const std::string bytes = ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32));
   std::vector<grpc::Slice> slices;
   for (size_t i = 0; i < bytes.size(); i += 7) slices.emplace_back(bytes.substr(i, 7));
   StepFrame frame;
@@ -166,6 +238,8 @@ TEST(StepWire, TheLargestValidFrameIsWithinTheMaximum) {
   for (uint64_t i = 0; i < limits.max_forks; ++i) {
     step.forks.push_back({SequenceId{UINT64_MAX - 200 - i}, SequenceId{UINT64_MAX}, UINT32_MAX});
   }
+  step.forget_others = true;
+  for (uint32_t i = 0; i < kMaxStages; ++i) step.replay_stages.push_back(i);
   const std::vector<StageTiming> timings(
       kMaxStages, {NodeId{UINT64_MAX}, INT64_MIN, UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX});
   const Matrix hidden(16, kModel);
@@ -179,7 +253,9 @@ TEST(StepWire, TheLargestValidFrameIsWithinTheMaximum) {
 }
 
 TEST(StepWire, RefusesEveryTruncation) {
-  const std::string bytes = ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32));
+  std::string bytes = ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32));
+  bytes.resize(bytes.size() - kChecksumBytes);
+  ASSERT_TRUE(Parse(bytes).ok());
   for (size_t size = 0; size < bytes.size(); ++size) {
     // A cut after a whole field is a message again: then the activations are missing.
     EXPECT_FALSE(Parse(bytes.substr(0, size)).ok()) << size;
@@ -296,9 +372,10 @@ TEST(StepWire, RefusesActivationsOfAnotherSizeOrNotFinite) {
   Matrix hidden = SomeHidden(5);
   hidden.row(4)[7] = std::numeric_limits<float>::quiet_NaN();
   StepFrame frame;
-  EXPECT_MALFORMED(
-      StepFromWire(StepToWire(SomeStep(), hidden.ref(), CodecId::kF32), kLimits, kModel, frame),
-      "finite");
+  const absl::Status status =
+      StepFromWire(StepToWire(SomeStep(), hidden.ref(), CodecId::kF32), kLimits, kModel, frame);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("finite"));
 }
 
 TEST(StepWire, RefusesAFailureThatIsNone) {
@@ -317,8 +394,10 @@ TEST(StepWire, RefusesAFailureThatIsNone) {
 
 TEST(StepWire, RefusesAnEmptyBuffer) {
   EXPECT_MALFORMED(Parse(""), "codec");
+  ExpectDamaged("");
   StepFrame frame;
-  EXPECT_MALFORMED(StepFromWire(grpc::ByteBuffer(), kLimits, kModel, frame), "codec");
+  EXPECT_EQ(StepFromWire(grpc::ByteBuffer(), kLimits, kModel, frame).code(),
+            absl::StatusCode::kDataLoss);
 }
 
 }  // namespace
