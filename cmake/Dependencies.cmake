@@ -16,6 +16,7 @@ find_package(CLI11 REQUIRED)
 find_package(Eigen3 REQUIRED)
 find_package(prometheus-cpp CONFIG REQUIRED)
 find_package(SQLiteCpp CONFIG REQUIRED)
+pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
 pkg_check_modules(SYSTEMD REQUIRED IMPORTED_TARGET libsystemd)
 
 # The distribution's library is built with these; a header seen without them has another ABI.
