@@ -77,16 +77,17 @@ class Daemon:
 class FaultCluster:
     """A coordinator, `workers` workers of one thread each, of which `standby` shall hold no layers. Started, not yet serving; a context
     manager. links: "plain" (loopback, TLS), "cut" (each daemon in its own namespace) or "garbled" (loopback behind a proxy, no TLS).
-    worker_state: the folder of the workers' state folders. clock_shim: libskewed_clock.so, for skew()."""
+    worker_folders: their state folders. clock_shim: libskewed_clock.so, for skew()."""
 
     def __init__(self, lab, binaries, model, workers=4, standby=1, links="plain", coordinator_flags=(), worker_flags=(),
-                 worker_state=None, clock_shim=None):
+                 worker_folders=None, clock_shim=None):
         self.lab, self.binaries, self.part, self.links = lab, pathlib.Path(binaries), lab.subset(), None
         folder = lab.folder / f"cluster-{next(lab.numbers)}"
         self.state, self.clocks, self.clock_shim = folder / "coordinator", folder / "clocks", clock_shim
         self.clocks.mkdir(parents=True)
-        self.folders = [pathlib.Path(worker_state or folder) / f"worker-{i}" for i in range(workers)]
+        self.folders = worker_folders or [folder / f"worker-{i}" for i in range(workers)]
         self.workers, self.ports, insecure = [], Ports(), links == "garbled"
+        self.protected = set()  # indices of workers that no fault shall kill
         spaces, hosts = [None] * (workers + 1), ["127.0.0.1"] * (workers + 1)
         try:
             if links == "cut":

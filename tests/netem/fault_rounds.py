@@ -47,7 +47,7 @@ def cluster_for(lab, binaries, model, fault, **more):
     """A FaultCluster that can have this fault, serving; and its shape."""
     with contextlib.ExitStack() as stack:
         if fault.disks:
-            more["worker_state"] = stack.enter_context(faults.small_disk(lab, 64))
+            more["worker_folders"] = [stack.enter_context(faults.small_disk(lab)) for _ in range(more.get("workers", 4))]
         if fault.clocks:
             more["clock_shim"] = faults.clock_shim(binaries)
         cluster = stack.enter_context(FaultCluster(lab, binaries, model, links=fault.links, **more))

@@ -42,14 +42,14 @@ class Injection:
         self.at, self.at_wall, self.what = time.monotonic(), time.time(), what
 
 
-def holder(cluster, rng):
-    """One of the workers that hold layers."""
-    return rng.choice(cluster.stages())
+def holder(cluster, rng, lethal=False):
+    """One of the workers that hold layers; one that is not protected, if it is to die."""
+    return rng.choice([i for i in cluster.stages() if not (lethal and i in cluster.protected)])
 
 
 @contextlib.contextmanager
 def kill(cluster, rng, injection):
-    worker = cluster.workers[holder(cluster, rng)]
+    worker = cluster.workers[holder(cluster, rng, lethal=True)]
     injection.strikes(f"kill -9 {worker.name}")
     worker.kill()
     yield
@@ -83,7 +83,7 @@ def slow(cluster, rng, injection):
 @contextlib.contextmanager
 def restart(cluster, rng, injection):
     """Away for a moment only: it may be back before anybody noticed."""
-    worker = cluster.workers[holder(cluster, rng)]
+    worker = cluster.workers[holder(cluster, rng, lethal=True)]
     politely = rng.random() < 0.3
     injection.strikes(f"restart of {worker.name}" + (" by SIGTERM" if politely else ""))
     worker.send(signal.SIGTERM if politely else signal.SIGKILL)
@@ -158,7 +158,7 @@ def garbage(cluster, rng, injection):
 
 @contextlib.contextmanager
 def two(cluster, rng, injection):
-    victims = [cluster.workers[i] for i in rng.sample(cluster.stages(), 2)]
+    victims = [cluster.workers[i] for i in rng.sample([i for i in cluster.stages() if i not in cluster.protected], 2)]
     injection.strikes("kill -9 " + " and ".join(worker.name for worker in victims))
     for worker in victims:
         worker.kill()
@@ -170,7 +170,7 @@ def two(cluster, rng, injection):
 
 @contextlib.contextmanager
 def leave(cluster, rng, injection):
-    worker = cluster.workers[holder(cluster, rng)]
+    worker = cluster.workers[holder(cluster, rng, lethal=True)]
     injection.strikes(f"SIGTERM to {worker.name}")
     worker.send(signal.SIGTERM)
     yield
@@ -183,17 +183,14 @@ def leave(cluster, rng, injection):
 @contextlib.contextmanager
 def drain(cluster, rng, injection):
     worker = cluster.workers[holder(cluster, rng)]
-    node = next(node["node"] for node in cluster.status()["nodes"] if node["name"] == worker.name)
     injection.strikes(f"drain of {worker.name}")
-    if cluster.ctl("drain", node, timeout=60) is None:
+    if cluster.ctl("drain", worker.name, timeout=60) is None:
         raise labs.Failure("efedllm-ctl drain failed")
-    injection.recovered = time.monotonic()
-    if worker.name in [cluster.workers[i].name for i in cluster.stages()]:
-        raise labs.Failure(f"{worker.name} still holds layers after its drain")
-    yield
-    worker.send(signal.SIGTERM)
-    worker.wait()
-    worker.start()
+    try:
+        yield
+        labs.wait_for(f"{worker.name} to hold no layers", 60, lambda: cluster.workers.index(worker) not in cluster.stages())
+    finally:
+        cluster.ctl("undrain", worker.name)
 
 
 @contextlib.contextmanager
@@ -234,7 +231,7 @@ def coordinator(cluster, rng, injection):
 @contextlib.contextmanager
 def memory(cluster, rng, injection):
     """No further allocation of a worker succeeds."""
-    worker = cluster.workers[holder(cluster, rng)]
+    worker = cluster.workers[holder(cluster, rng, lethal=True)]
     size = int((pathlib.Path("/proc") / str(worker.pid) / "statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
     injection.strikes(f"{worker.name} gets no more memory")
     resource.prlimit(worker.pid, resource.RLIMIT_AS, (size, size))
@@ -246,13 +243,15 @@ def memory(cluster, rng, injection):
 
 @contextlib.contextmanager
 def disk(cluster, rng, injection):
-    """The disks of those that may take over are full when a worker dies."""
-    victim = cluster.workers[holder(cluster, rng)]
-    filler = cluster.folders[0].parent / "filler"
+    """The disk of one that may take over is full when a worker dies: a standby's, if there is one."""
+    status = cluster.status()
+    i = holder(cluster, rng, lethal=True)
+    victim, full = cluster.workers[i], rng.choice(cluster.standby(status) or [j for j in cluster.stages(status) if j != i])
+    filler = cluster.folders[full] / "filler"
     with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
-    injection.strikes(f"kill -9 {victim.name}, the workers' disk is full")
+    injection.strikes(f"kill -9 {victim.name}, the disk of {cluster.workers[full].name} is full")
     victim.kill()
     try:
         yield
@@ -282,7 +281,7 @@ class Fault:
     median: float = 1.5    # seconds of pause, at most
     p99: float = 5.0
     may_fail: bool = False  # requests may, with a clear reason
-    disks: bool = False     # the workers' state is on a small disk of its own
+    disks: bool = False    # each worker's state is on a small disk of its own
     clocks: bool = False
 
 
@@ -324,7 +323,7 @@ def clock_shim(binaries):
 
 
 @contextlib.contextmanager
-def small_disk(lab, megabytes):
+def small_disk(lab, megabytes=64):
     """A folder on a disk of its own of this size."""
     folder = lab.folder / f"disk-{next(lab.numbers)}"
     folder.mkdir()

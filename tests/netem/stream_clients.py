@@ -3,6 +3,7 @@ machine that is measured."""
 import dataclasses
 import json
 import selectors
+import socket
 import threading
 import time
 
@@ -33,25 +34,27 @@ class Stream:
         return [(b, b - a) for a, b in zip(self.times, self.times[1:])]
 
 
-class _Connection:
-    """Reads one reply; feed() takes what came."""
+class Connection:
+    """One request, sent, and its reply. read() takes what came."""
 
-    def __init__(self, stream, host, port, netns):
+    def __init__(self, stream, cluster):
         self.stream, self.buffer, self.chunk_left, self.body = stream, b"", 0, b""
         self.in_headers, self.chunked, self.length = True, False, None
         payload = json.dumps(stream.body).encode()
         extra = "".join(f"{name}: {value}\r\n" for name, value in stream.headers.items())
         stream.times.append(time.monotonic())
-        self.socket = labs.connect(host, port, netns, 10)
-        self.socket.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{extra}"
+        self.socket = labs.connect(cluster.host, cluster.http, cluster.client_netns, 10)
+        self.socket.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: {cluster.host}\r\nContent-Type: application/json\r\n{extra}"
                             f"Connection: close\r\nContent-Length: {len(payload)}\r\n\r\n".encode() + payload)
-        self.socket.setblocking(False)
 
     def read(self):
         """What is there; the stream may be over then."""
         try:
             data = self.socket.recv(RECEIVE_BYTES)
         except BlockingIOError:
+            return
+        except TimeoutError:
+            self.end("nothing came for too long")
             return
         except OSError as failure:
             self.end(str(failure))
@@ -64,9 +67,12 @@ class _Connection:
 
     def end(self, error=""):
         stream = self.stream
-        if not self.in_headers and stream.status != 200:
+        if not self.in_headers and not self.chunked:
             stream.clean = self.length is not None and len(self.body) >= self.length
-            error = self.body.decode(errors="replace") or error
+            if stream.clean and stream.status == 200:
+                stream.text = json.loads(self.body)["choices"][0]["text"]
+            elif stream.status != 200:
+                error = self.body.decode(errors="replace") or error
         stream.error = stream.error or error
         stream.over = True
         self.socket.close()
@@ -122,6 +128,23 @@ class _Connection:
                     stream.times.append(now)
 
 
+def perform(stream, cluster, hang_up_after=None, reset=False, patience=180):
+    """Makes one request and waits for its end, or goes when so many events with text have come. The stream, over then."""
+    try:
+        connection = Connection(stream, cluster)
+    except OSError as failure:
+        stream.error, stream.over = f"no connection: {failure}", True
+        return stream
+    connection.socket.settimeout(patience)
+    while not stream.over and (hang_up_after is None or len(stream.times) <= hang_up_after):
+        connection.read()
+    if not stream.over:
+        if reset:
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.socket.close()
+    return stream
+
+
 class StreamClients:
     """So many clients, each of which makes one request after the other: next_body(i) is the i-th client's next one, a Stream, or None: no
     more. A context manager; at its end all of them have got their reply, or were given up. `streams` is all that was asked for, in order."""
@@ -160,11 +183,12 @@ class StreamClients:
             return 0
         self.streams.append(stream)
         try:
-            connection = _Connection(stream, self.cluster.host, self.cluster.http, self.cluster.client_netns)
+            connection = Connection(stream, self.cluster)
         except OSError as failure:
             stream.error, stream.over = f"no connection: {failure}", True
             time.sleep(0.05)
             return self._begin(selector, i)
+        connection.socket.setblocking(False)
         selector.register(connection.socket, selectors.EVENT_READ, (i, connection))
         return 1
 
