@@ -1,17 +1,24 @@
 #include "coordinator/openai_api.h"
 
+#include <algorithm>
+#include <atomic>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
+#include "absl/synchronization/mutex.h"
 #include "common/logging.h"
+#include "coordinator/openai_conversation.h"
 #include "coordinator/openai_json.h"
+#include "coordinator/openai_key.h"
 #include "coordinator/openai_reply.h"
 #include "coordinator/openai_request.h"
+#include "coordinator/reply_log.h"
 #include "prometheus/counter.h"
 #include "prometheus/family.h"
 #include "prometheus/text_serializer.h"
@@ -25,6 +32,7 @@ using nlohmann::json;
 constexpr absl::Duration kPoll = absl::Milliseconds(50);  // "is the client still there?"
 constexpr absl::Duration kProbeTimeout = absl::Seconds(5);
 constexpr int kClientClosedRequest = 499;  // for the metrics alone
+constexpr absl::Duration kLongestRetry = absl::Seconds(60);
 
 HttpReply JsonReply(const json& body) {
   HttpReply reply;
@@ -32,92 +40,47 @@ HttpReply JsonReply(const json& body) {
   return reply;
 }
 
-ApiError ErrorFor(const absl::Status& status) {
-  const std::string message(status.message());
-  switch (status.code()) {
-    case absl::StatusCode::kResourceExhausted:
-      return {429, message, "", "queue_full"};
-    case absl::StatusCode::kInvalidArgument:
-      return {400, message, "", ""};
-    case absl::StatusCode::kUnavailable:
-      return {503, message, "", "not_serving"};
-    case absl::StatusCode::kDeadlineExceeded:
-      return {504, message, "", "deadline_exceeded"};
-    default:
-      return {500, message, "", ""};
-  }
-}
-
-// The scheduler's work for a request, which nobody wants any more when this goes.
-class GenerationOwner {
- public:
-  explicit GenerationOwner(std::shared_ptr<Generation> generation)
-      : generation_(std::move(generation)) {}
-  ~GenerationOwner() { generation_->Cancel(); }
-  GenerationOwner(const GenerationOwner&) = delete;
-  GenerationOwner& operator=(const GenerationOwner&) = delete;
-
-  Generation* operator->() const { return generation_.get(); }
-
- private:
-  const std::shared_ptr<Generation> generation_;
-};
-
-// One request on its way: what it asked for, its work, and its reply.
-struct Conversation {
-  Conversation(ApiRequest parsed, BoundRequest bound, std::shared_ptr<Generation> generation,
-               const ServedModel& model, int64_t created)
-      : request(std::move(parsed)),
-        writer(model, request, bound, generation->id(), created),
-        work(std::move(generation)) {}
-
-  const ApiRequest request;
-  ReplyWriter writer;
-  GenerationOwner work;
-};
-
-// The next event, or nullopt if there will be none: all were taken, or the client is gone.
+// The next news, or none: the client is gone.
 template <class Connection>
-std::optional<GenerationEvent> NextEvent(const Conversation& conversation,
-                                         const Connection& connection) {
-  while (!conversation.work->done() && !connection.ClientGone()) {
-    if (auto event = conversation.work->Next(kPoll)) return event;
+std::optional<ReplySource::News> Await(ReplySource& source, const Connection& connection) {
+  while (!connection.ClientGone()) {
+    ReplySource::News news = source.Next(kPoll);
+    if (news.any()) return news;
   }
   return std::nullopt;
 }
 
-void WriteStream(Conversation& conversation, GenerationEvent first, HttpStream& stream) {
-  std::optional<GenerationEvent> event = std::move(first);
-  for (; event.has_value(); event = NextEvent(conversation, stream)) {
-    if (!event->status.ok()) {
-      stream.WriteEvent(DumpJson(ErrorJson(ErrorFor(event->status))));
-      return;
-    }
-    const auto chunk = conversation.writer.Chunk(*std::move(event));
-    if (chunk.has_value() && !stream.WriteEvent(*chunk)) return;
+void WriteStream(ReplySource& source, const std::string& first, HttpStream& stream) {
+  if (!stream.WriteEvent(first)) return;
+  while (const auto news = Await(source, stream)) {
+    if (news->error.has_value()) stream.WriteEvent(DumpJson(ErrorJson(*news->error)));
+    if (news->ended || !stream.WriteEvent(*news->piece)) return;
   }
-  if (!conversation.work->done()) return;  // the client is gone
-  if (conversation.request.include_usage) stream.WriteEvent(conversation.writer.UsageChunk());
-  stream.WriteEvent("[DONE]");
 }
 
 }  // namespace
 
 struct OpenAiApi::Impl {
   using Route = void (Impl::*)(HttpExchange&);
+  using Parse = ApiResult<ApiRequest> (*)(absl::string_view);
 
   Impl(const Clock& clock, const ServedModel& model, Scheduler& scheduler,
-       prometheus::Registry& registry, const prometheus::Collectable* cluster_metrics)
+       prometheus::Registry& registry, const prometheus::Collectable* cluster_metrics,
+       const OpenAiOptions& options)
       : clock(clock),
         model(model),
         scheduler(scheduler),
         registry(registry),
         cluster_metrics(cluster_metrics),
+        options(options),
         created(absl::ToUnixSeconds(clock.Now())),
         requests(prometheus::BuildCounter()
                      .Name("efedllm_http_requests_total")
                      .Help("Requests by route and status code; 499: the client went away")
-                     .Register(registry)) {}
+                     .Register(registry)),
+        error_for([this](const absl::Status& status) { return ErrorFor(status); }),
+        surroundings{clock, model, scheduler, load, stopping, error_for},
+        replies(clock, options.replies) {}
 
   void Completions(HttpExchange& exchange) { Generate(exchange, ParseCompletionRequest); }
   void ChatCompletions(HttpExchange& exchange) { Generate(exchange, ParseChatRequest); }
@@ -126,12 +89,19 @@ struct OpenAiApi::Impl {
   void Health(HttpExchange& exchange);
   void Metrics(HttpExchange& exchange);
 
-  void Generate(HttpExchange& exchange, ApiResult<ApiRequest> (*parse)(absl::string_view));
-  ApiResult<std::shared_ptr<Conversation>> Begin(ApiResult<ApiRequest> parsed, absl::Time arrived,
-                                                 const std::string& owner);
-  void Answer(HttpExchange& exchange, std::shared_ptr<Conversation> conversation);
+  void Generate(HttpExchange& exchange, Parse parse);
+  void GenerateOnce(HttpExchange& exchange, Parse parse, absl::Time arrived,
+                    const std::string& owner, absl::string_view key);
+  ApiResult<std::shared_ptr<ReplySource>> Begin(const std::function<ApiResult<ApiRequest>()>& parse,
+                                                absl::Time arrived, const std::string& owner,
+                                                std::optional<int64_t> usual_seed = std::nullopt);
+  std::optional<ApiError> Shed(const ApiRequest& request, const Turn& turn) const;
+  void Answer(HttpExchange& exchange, std::shared_ptr<ReplySource> source,
+              HttpHeaders headers = {});
 
   json ModelJson() const;
+  ApiError ErrorFor(const absl::Status& status);
+  absl::Duration RetryUnavailable() ABSL_LOCKS_EXCLUDED(mu);
   void Count(const HttpExchange& exchange, int status);
   void Reply(HttpExchange& exchange, HttpReply reply);
   void Refuse(HttpExchange& exchange, const ApiError& error);
@@ -141,8 +111,17 @@ struct OpenAiApi::Impl {
   Scheduler& scheduler;
   prometheus::Registry& registry;
   const prometheus::Collectable* const cluster_metrics;
+  const OpenAiOptions options;
   const int64_t created;
   prometheus::Family<prometheus::Counter>& requests;
+
+  std::atomic<bool> stopping = false;
+  LoadMeter load;
+  absl::Mutex mu;
+  std::optional<absl::Time> outage_since ABSL_GUARDED_BY(mu);  // when a request met it first
+  const std::function<ApiError(const absl::Status&)> error_for;
+  const ServingSurroundings surroundings;
+  ReplyLog replies;  // last: what it runs uses all of the above
 };
 
 namespace {
@@ -151,19 +130,67 @@ constexpr absl::string_view kModelPrefix = "/v1/models/";
 
 }  // namespace
 
-void OpenAiApi::Impl::Generate(HttpExchange& exchange,
-                               ApiResult<ApiRequest> (*parse)(absl::string_view)) {
+void OpenAiApi::Impl::Generate(HttpExchange& exchange, Parse parse) {
   const HttpRequest& request = exchange.request();
   const absl::Time arrived = clock.Now();
-  auto conversation =
-      Begin(parse(request.body), arrived, OwnerOf(request.Header("Authorization").value_or("")));
-  if (const auto* error = std::get_if<ApiError>(&conversation)) return Refuse(exchange, *error);
-  Answer(exchange, std::get<std::shared_ptr<Conversation>>(std::move(conversation)));
+  const std::string owner = OwnerOf(request.Header("Authorization").value_or(""));
+  if (const auto key = request.Header("Idempotency-Key")) {
+    return GenerateOnce(exchange, parse, arrived, owner, *key);
+  }
+  auto begun = Begin([&] { return parse(request.body); }, arrived, owner);
+  if (const auto* error = std::get_if<ApiError>(&begun)) return Refuse(exchange, *error);
+  Answer(exchange, std::get<std::shared_ptr<ReplySource>>(std::move(begun)));
 }
 
-ApiResult<std::shared_ptr<Conversation>> OpenAiApi::Impl::Begin(ApiResult<ApiRequest> parsed,
-                                                                absl::Time arrived,
-                                                                const std::string& owner) {
+// The request's work belongs to the log and not to this connection: who comes with the same key
+// finds it there.
+void OpenAiApi::Impl::GenerateOnce(HttpExchange& exchange, Parse parse, absl::Time arrived,
+                                   const std::string& owner, absl::string_view key) {
+  const HttpRequest& request = exchange.request();
+  auto parsed = ParseRequestKey(request, owner, key);
+  if (const auto* error = std::get_if<ApiError>(&parsed)) return Refuse(exchange, *error);
+  const auto& names = std::get<RequestKey>(parsed);
+  const auto write = [this, parse, arrived, owner, seed = names.seed,
+                      body = request.body](SharedReply& reply) mutable {
+    auto begun =
+        Begin([&] { return parse(std::exchange(body, std::string())); }, arrived, owner, seed);
+    if (const auto* error = std::get_if<ApiError>(&begun)) return reply.Fail(*error);
+    reply.Record(*std::get<std::shared_ptr<ReplySource>>(begun));
+  };
+  auto opened = replies.Open(names.id, names.fingerprint, write);
+  if (const auto* error = std::get_if<ApiError>(&opened)) return Refuse(exchange, *error);
+  auto& found = std::get<ReplyLog::Opened>(opened);
+  HttpHeaders headers;
+  if (!found.first) headers.emplace_back("Idempotent-Replayed", "true");
+  Answer(exchange, std::move(found.reader), std::move(headers));
+}
+
+// Work that would be for nothing is not begun.
+std::optional<ApiError> OpenAiApi::Impl::Shed(const ApiRequest& request, const Turn& turn) const {
+  if (request.timeout == absl::InfiniteDuration()) return std::nullopt;
+  const auto wait = load.WaitOf(turn, clock.Now(), scheduler.Stats());
+  if (!wait.has_value() || *wait <= request.timeout) return std::nullopt;
+  return ApiError{429,
+                  absl::StrCat("the request would wait for about ",
+                               absl::FormatDuration(absl::Ceil(*wait, absl::Seconds(1))),
+                               ", longer than its timeout"),
+                  "timeout", "queue_too_long", std::min(*wait - request.timeout, kLongestRetry)};
+}
+
+ApiResult<std::shared_ptr<ReplySource>> OpenAiApi::Impl::Begin(
+    const std::function<ApiResult<ApiRequest>()>& parse, absl::Time arrived,
+    const std::string& owner, std::optional<int64_t> usual_seed) {
+  if (stopping) return ErrorFor(absl::UnavailableError("the coordinator is shutting down"));
+  const SchedulerStats stats = scheduler.Stats();
+  if (stats.serving) {
+    absl::MutexLock lock(&mu);
+    outage_since.reset();
+  }
+  if (options.max_queue > 0 && stats.queued >= options.max_queue) {
+    return ErrorFor(absl::ResourceExhaustedError(
+        absl::StrCat("the queue is full: ", stats.queued, " sequences wait")));
+  }
+  ApiResult<ApiRequest> parsed = parse();
   if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
   auto& request = std::get<ApiRequest>(parsed);
   if (request.model.has_value() && !model.Answers(*request.model)) {
@@ -174,6 +201,9 @@ ApiResult<std::shared_ptr<Conversation>> OpenAiApi::Impl::Begin(ApiResult<ApiReq
   }
   const auto max_positions = scheduler.MaxPositions();
   if (!max_positions.ok()) return ErrorFor(max_positions.status());
+  const Turn turn{owner, request.priority};
+  if (auto error = Shed(request, turn)) return *std::move(error);
+  if (!request.seed.has_value()) request.seed = usual_seed;
   auto bound = BindRequest(request, model, *max_positions);
   if (auto* error = std::get_if<ApiError>(&bound)) return std::move(*error);
   auto& work = std::get<BoundRequest>(bound);
@@ -183,33 +213,55 @@ ApiResult<std::shared_ptr<Conversation>> OpenAiApi::Impl::Begin(ApiResult<ApiReq
   }
   auto generation = scheduler.Submit(work.choices, NewReplyId(request.chat));
   if (!generation.ok()) return ErrorFor(generation.status());
-  return std::make_shared<Conversation>(std::move(request), std::move(work), *std::move(generation),
-                                        model, absl::ToUnixSeconds(arrived));
+  return std::make_shared<Conversation>(surroundings, std::move(request), work, turn,
+                                        *std::move(generation), absl::ToUnixSeconds(arrived));
 }
 
-// The first event decides: a request that fails before it gets a status code, not a broken stream.
-void OpenAiApi::Impl::Answer(HttpExchange& exchange, std::shared_ptr<Conversation> conversation) {
-  auto event = NextEvent(*conversation, exchange);
-  if (event.has_value() && event->status.ok() && conversation->request.stream) {
-    Count(exchange, 200);
-    HttpReply head;
-    head.content_type = "text/event-stream";
-    head.headers.emplace_back("Cache-Control", "no-cache");
-    exchange.Stream(std::move(head), [conversation, first = *std::move(event)](HttpStream& stream) {
-      WriteStream(*conversation, first, stream);
-    });
-    return;
-  }
-  for (; event.has_value(); event = NextEvent(*conversation, exchange)) {
-    if (!event->status.ok()) return Refuse(exchange, ErrorFor(event->status));
-    conversation->writer.Take(*std::move(event));
-  }
-  if (!conversation->work->done()) {
+// The first piece decides: a request that fails before it gets a status code, not a broken stream.
+void OpenAiApi::Impl::Answer(HttpExchange& exchange, std::shared_ptr<ReplySource> source,
+                             HttpHeaders headers) {
+  auto first = Await(*source, exchange);
+  if (!first.has_value()) {
     return Refuse(exchange, {kClientClosedRequest, "the client closed the connection", "", ""});
   }
+  if (first->error.has_value()) return Refuse(exchange, *first->error);
   HttpReply reply;
-  reply.body = conversation->writer.Whole();
-  Reply(exchange, std::move(reply));
+  reply.headers = std::move(headers);
+  if (!source->stream()) {
+    reply.body = *std::move(first->piece);
+    return Reply(exchange, std::move(reply));
+  }
+  Count(exchange, reply.status);
+  reply.content_type = "text/event-stream";
+  reply.headers.emplace_back("Cache-Control", "no-cache");
+  exchange.Stream(std::move(reply),
+                  [source = std::move(source), piece = *std::move(first->piece)](
+                      HttpStream& stream) { WriteStream(*source, piece, stream); });
+}
+
+ApiError OpenAiApi::Impl::ErrorFor(const absl::Status& status) {
+  const std::string message(status.message());
+  switch (status.code()) {
+    case absl::StatusCode::kResourceExhausted:
+      return {429, message, "", "queue_full", load.RetryFullQueue(clock.Now(), scheduler.Stats())};
+    case absl::StatusCode::kInvalidArgument:
+      return {400, message, "", ""};
+    case absl::StatusCode::kUnavailable:
+      return {503, message, "", "not_serving", RetryUnavailable()};
+    case absl::StatusCode::kDeadlineExceeded:
+      return {504, message, "", "deadline_exceeded"};
+    default:
+      return {500, message, "", ""};
+  }
+}
+
+absl::Duration OpenAiApi::Impl::RetryUnavailable() {
+  const bool serving = scheduler.Stats().serving;
+  const std::string state = options.cluster_state ? options.cluster_state() : "";
+  const absl::Time now = clock.Now();
+  absl::MutexLock lock(&mu);
+  if (serving || !outage_since.has_value()) outage_since = now;
+  return RetryOutage(state, now - *outage_since);
 }
 
 json OpenAiApi::Impl::ModelJson() const {
@@ -234,7 +286,7 @@ void OpenAiApi::Impl::OneModel(HttpExchange& exchange) {
 void OpenAiApi::Impl::Health(HttpExchange& exchange) {
   const absl::Status status = scheduler.Probe(kProbeTimeout);
   if (status.ok()) return Reply(exchange, JsonReply({{"status", "ok"}}));
-  const ApiError error{503, std::string(status.message()), "", "not_serving"};
+  const ApiError error{503, std::string(status.message()), "", "not_serving", RetryUnavailable()};
   HttpReply reply = ErrorReplyFor(error);
   json body = ErrorJson(error);
   body["status"] = "unavailable";
@@ -285,10 +337,13 @@ void OpenAiApi::Impl::Refuse(HttpExchange& exchange, const ApiError& error) {
 }
 
 OpenAiApi::OpenAiApi(const Clock& clock, const ServedModel& model, Scheduler& scheduler,
-                     prometheus::Registry& registry, const prometheus::Collectable* cluster_metrics)
-    : impl_(std::make_unique<Impl>(clock, model, scheduler, registry, cluster_metrics)) {}
+                     prometheus::Registry& registry, const prometheus::Collectable* cluster_metrics,
+                     const OpenAiOptions& options)
+    : impl_(std::make_unique<Impl>(clock, model, scheduler, registry, cluster_metrics, options)) {}
 
 OpenAiApi::~OpenAiApi() = default;
+
+void OpenAiApi::Stop() { impl_->stopping = true; }
 
 void OpenAiApi::Handle(HttpExchange& exchange) {
   struct Entry {

@@ -86,8 +86,11 @@ HttpReply ErrorReplyFor(const ApiError& error) {
   HttpReply reply;
   reply.status = error.status;
   reply.body = DumpJson(ErrorJson(error));
-  if (error.status == 429) reply.headers.emplace_back("Retry-After", "1");
-  if (error.status == 503) reply.headers.emplace_back("Retry-After", "5");
+  if (error.status != 429 && error.status != 503) return reply;
+  const absl::Duration usual = error.status == 429 ? absl::Seconds(1) : absl::Seconds(5);
+  const absl::Duration wait = error.retry_after > absl::ZeroDuration() ? error.retry_after : usual;
+  const int64_t seconds = absl::ToInt64Seconds(absl::Ceil(wait, absl::Seconds(1)));
+  reply.headers.emplace_back("Retry-After", absl::StrCat(seconds));
   return reply;
 }
 

@@ -9,6 +9,7 @@
 #include <variant>
 
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "net/http_server.h"
 #include "nlohmann/json.hpp"
 
@@ -18,14 +19,16 @@ namespace efedllm {
 struct ApiError {
   int status = 400;  // HTTP
   std::string message;
-  std::string param;  // the request's field; empty: null
-  std::string code;   // empty: null
+  std::string param;                                  // the request's field; empty: null
+  std::string code;                                   // empty: null
+  absl::Duration retry_after = absl::ZeroDuration();  // zero: what is usual for 429 and 503
 };
 
 template <class T>
 using ApiResult = std::variant<T, ApiError>;
 
-// The reply for an error; its type follows from the status. 429 and 503 get a Retry-After.
+// The reply for an error; its type follows from the status. 429 and 503 get a Retry-After, in whole
+// seconds.
 HttpReply ErrorReplyFor(const ApiError& error);
 // The same object, for an event of a stream that has begun.
 nlohmann::json ErrorJson(const ApiError& error);

@@ -246,10 +246,12 @@ size_t FakePipeline::most_in_flight() const {
   return most_in_flight_;
 }
 
-FakeExchange::FakeExchange(std::string method, std::string path, std::string body) {
+FakeExchange::FakeExchange(std::string method, std::string path, std::string body,
+                           HttpHeaders headers) {
   request_.method = std::move(method);
   request_.path = std::move(path);
   request_.body = std::move(body);
+  request_.headers = std::move(headers);
 }
 
 void FakeExchange::Stream(HttpReply head, StreamBody body) {
@@ -273,6 +275,13 @@ void FakeExchange::RunStream(size_t hang_up_after) {
   writes_left_ = hang_up_after;
   body_(*this);
   body_ = nullptr;
+}
+
+std::optional<std::string> FakeExchange::header(const std::string& name) const {
+  for (const auto& [key, value] : reply_.headers) {
+    if (key == name) return value;
+  }
+  return std::nullopt;
 }
 
 std::vector<std::string> FakeExchange::events() const {

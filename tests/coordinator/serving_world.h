@@ -99,7 +99,8 @@ class FakePipeline final : public Pipeline {
 // One request and what was answered. gone: the client hung up.
 class FakeExchange final : public HttpExchange, public HttpStream {
  public:
-  FakeExchange(std::string method, std::string path, std::string body = "");
+  FakeExchange(std::string method, std::string path, std::string body = "",
+               HttpHeaders headers = {});
 
   const HttpRequest& request() const override { return request_; }
   bool ClientGone() const override { return gone.load(); }
@@ -115,6 +116,8 @@ class FakeExchange final : public HttpExchange, public HttpStream {
   const HttpReply& reply() const { return reply_; }
   nlohmann::json json() const { return nlohmann::json::parse(reply_.body); }
   bool streamed() const { return streamed_; }
+  // nullopt: the reply has no such header.
+  std::optional<std::string> header(const std::string& name) const;
   // The data of the events so far.
   std::vector<std::string> events() const;
 
