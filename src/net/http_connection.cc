@@ -7,16 +7,19 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 namespace efedllm {
 namespace {
 
 constexpr absl::Duration kLingerTimeout = absl::Seconds(1);
+constexpr int kSendBufferBytes = 128 << 10;
 // A large reply may take longer than one write's timeout, but a client must read this fast.
 constexpr double kSlowestBytesPerSecond = 64 << 10;
 
@@ -54,10 +57,14 @@ HttpConnection::HttpConnection(int fd, const HttpServerOptions& options,
     : fd_(fd),
       options_(options),
       max_request_bytes_(options.max_body_bytes + kMaxLineBytes),
+      idle_timeout_(options.idle_timeout),
+      read_timeout_(options.read_timeout),
       buffer_{},
       large_bytes_(large_bytes) {
   const int on = 1;
   setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));  // an event is sent when it is there
+  // The kernel would take megabytes for a client that reads nothing, before anybody could tell.
+  setsockopt(fd_, SOL_SOCKET, SO_SNDBUF, &kSendBufferBytes, sizeof(kSendBufferBytes));
 }
 
 // A close with unread input resets the connection, and the reset may overtake the reply.
@@ -71,12 +78,17 @@ HttpConnection::~HttpConnection() {
   close(fd_);
 }
 
+void HttpConnection::Hurry(absl::Duration most) {
+  idle_timeout_ = std::min(idle_timeout_, most);
+  read_timeout_ = std::min(read_timeout_, most);
+}
+
 bool HttpConnection::AwaitRequest() {
-  return buffered_begin_ < buffered_end_ || Fill(absl::Now() + options_.idle_timeout);
+  return buffered_begin_ < buffered_end_ || Fill(absl::Now() + idle_timeout_);
 }
 
 void HttpConnection::BeginRequest() {
-  read_deadline_ = absl::Now() + options_.read_timeout;
+  read_deadline_ = absl::Now() + read_timeout_;
   line_bytes_ = 0;
   request_bytes_ = 0;
   read_timed_out_ = false;
@@ -147,7 +159,7 @@ ssize_t HttpConnection::write(const char* data, size_t size) {
     if (sent > 0) {
       written += static_cast<size_t>(sent);
     } else if (!(sent < 0 && (errno == EAGAIN || errno == EINTR)) ||
-               !Await(fd_, POLLOUT, deadline)) {
+               !Await(fd_, POLLOUT, std::min(deadline, absl::Now() + options_.write_timeout))) {
       write_failed_ = true;
     }
     if (written < size && absl::Now() >= deadline) write_failed_ = true;
@@ -169,6 +181,24 @@ void HttpConnection::get_local_ip_and_port(std::string& ip, int& port) const {
   if (getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size) == 0) {
     ToText(address, ip, port);
   }
+}
+
+void RefuseUnheard(int fd, const HttpReply& reply) {
+  std::string text = absl::StrCat(
+      "HTTP/1.1 ", reply.status,
+      " Service Unavailable\r\nConnection: close\r\nContent-Type: ", reply.content_type,
+      "\r\nContent-Length: ", reply.body.size(), "\r\n");
+  for (const auto& [name, value] : reply.headers) {
+    absl::StrAppend(&text, name, ": ", value, "\r\n");
+  }
+  absl::StrAppend(&text, "\r\n", reply.body);
+  send(fd, text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  shutdown(fd, SHUT_WR);
+  // What came is read, since a close with unread bytes resets the connection, see above.
+  std::array<char, 8192> unread;
+  for (int i = 0; i < 8 && recv(fd, unread.data(), unread.size(), MSG_DONTWAIT) > 0; ++i) {
+  }
+  close(fd);
 }
 
 }  // namespace efedllm

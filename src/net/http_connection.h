@@ -22,6 +22,8 @@ class HttpConnection final : public httplib::Stream {
   HttpConnection(int fd, const HttpServerOptions& options, std::atomic<size_t>& large_bytes);
   ~HttpConnection() override;  // lets the client read the last reply before the socket closes
 
+  // For a client that is only to be told to go: it waits for nothing longer than this.
+  void Hurry(absl::Duration most);
   // Waits for a request's first byte. False: none came for idle_timeout, or the client is gone.
   bool AwaitRequest();
   // From here on the request's deadline and bounds count.
@@ -62,6 +64,8 @@ class HttpConnection final : public httplib::Stream {
   const int fd_;
   const HttpServerOptions& options_;
   const size_t max_request_bytes_;
+  absl::Duration idle_timeout_;
+  absl::Duration read_timeout_;
   std::array<char, 8192> buffer_;
   size_t buffered_begin_ = 0;
   size_t buffered_end_ = 0;
@@ -74,6 +78,9 @@ class HttpConnection final : public httplib::Stream {
   bool read_timed_out_ = false;
   std::atomic<bool> write_failed_ = false;
 };
+
+// A 503 for a socket that nobody listens to: without waiting. Closes it.
+void RefuseUnheard(int fd, const HttpReply& reply);
 
 }  // namespace efedllm
 

@@ -26,8 +26,11 @@
 namespace efedllm {
 namespace {
 
-// Connections beyond max_connections that are told so (503); more are closed without a word.
+// Connections beyond max_connections that have a thread: their GETs are served, all else gets 503.
+// More get 503 unheard.
 constexpr size_t kPoliteRefusals = 32;
+constexpr absl::Duration kRefusalTime = absl::Seconds(2);  // to send a request, for one of those
+constexpr absl::string_view kTooManyConnections = "too many connections";
 constexpr size_t kMaxPathBytes = 1024;  // httplib matches it with std::regex, which recurses
 constexpr int kBacklog = 1024;          // httplib's 5 makes a burst of clients wait for SYN retries
 
@@ -235,13 +238,14 @@ absl::Status HttpServer::Impl::Listen() {
 
 bool HttpServer::Impl::process_and_close_socket(socket_t fd) {
   if (ConnectionThreads::refusing()) {
-    ::close(fd);
+    RefuseUnheard(fd, error(503, kTooManyConnections));
     return false;
   }
   Session session{.connection = HttpConnection(fd, options, large_bytes)};
   {
     absl::MutexLock lock(&mu);
     session.refuse = !HasRoom();
+    if (session.refuse) session.connection.Hurry(kRefusalTime);
     sessions.insert(&session);
     if (stopping) session.connection.Cut();
   }
@@ -328,7 +332,8 @@ httplib::Server::HandlerResponse HttpServer::Impl::Refuse(int status, absl::stri
 
 httplib::Server::HandlerResponse HttpServer::Impl::BeforeBody(const httplib::Request& request,
                                                               httplib::Response& response) {
-  if (current()->refuse) return Refuse(503, "too many connections", response);
+  const bool reads = request.method == "GET" || request.method == "HEAD";
+  if (current()->refuse && !reads) return Refuse(503, kTooManyConnections, response);
   if (request.path.size() > kMaxPathBytes) return Refuse(414, "the path is too long", response);
   if (!HasOneLength(request)) {  // else a proxy and we might see different requests
     return Refuse(400, "the request must have one length: Content-Length or Transfer-Encoding",

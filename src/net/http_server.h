@@ -76,12 +76,14 @@ class HttpExchange {
 
 struct HttpServerOptions {
   std::string address = "127.0.0.1:8080";  // HOST:PORT or [V6]:PORT; port 0: any free one
-  size_t max_connections = 256;            // each has a thread while it is open; more get 503
+  size_t max_connections = 256;            // each has a thread while it is open; more get 503, but
+                                           // for a few that only GET: who looks after a server
+                                           // needs it most when it is full
   size_t max_body_bytes = 16u << 20;       // larger: 413
   size_t max_large_bytes = 64u << 20;      // of all requests, each from its 257th KiB on; more: 503
-  absl::Duration read_timeout = absl::Seconds(30);   // for a whole request, from its first byte
-  absl::Duration write_timeout = absl::Seconds(10);  // for one write
-  absl::Duration idle_timeout = absl::Seconds(60);   // of a kept-alive connection
+  absl::Duration read_timeout = absl::Seconds(30);  // for a whole request, from its first byte
+  absl::Duration write_timeout = absl::Seconds(3);  // in which a client must take something
+  absl::Duration idle_timeout = absl::Seconds(60);  // of a kept-alive connection
   absl::Duration least_idle = absl::Seconds(1);  // where all places are taken, the connection that
                                                  // idles longest, and this long, makes room
 };

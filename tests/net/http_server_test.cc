@@ -58,6 +58,12 @@ class RawClient {
     while (!absl::StrContains(got, text) && recv(fd_, &byte, 1, 0) == 1) got += byte;
     return got;
   }
+  std::string Read(size_t bytes) {
+    std::string got(bytes, '\0');
+    const ssize_t n = recv(fd_, got.data(), bytes, MSG_WAITALL);
+    got.resize(n > 0 ? static_cast<size_t>(n) : 0);
+    return got;
+  }
   std::string ReadToEnd() { return ReadUntil("\n\nnever\n\n"); }
   void Close() {
     if (fd_ >= 0) close(fd_);
@@ -229,6 +235,39 @@ TEST_F(HttpServerTest, ClientThatDoesNotReadIsGivenUp) {
   EXPECT_TRUE(ended.WaitForNotificationWithTimeout(absl::Seconds(20)));
 }
 
+TEST_F(HttpServerTest, AClientThatReadsNothingIsSentLittle) {
+  options_.write_timeout = absl::Milliseconds(200);
+  absl::Notification ended;
+  size_t taken = 0;
+  Serve([&](HttpExchange& exchange) {
+    exchange.Stream({.headers = {}}, [&](HttpStream& stream) {
+      while (stream.WriteEvent(std::string(200, 'x'))) taken += 200;
+      ended.Notify();
+    });
+  });
+  RawClient client(server_->port(), /*receive_buffer=*/4096);
+  client.Send(Post("/", "{}"));
+  ASSERT_TRUE(ended.WaitForNotificationWithTimeout(absl::Seconds(20)));
+  EXPECT_LT(taken, 512u << 10);
+}
+
+TEST_F(HttpServerTest, AClientThatReadsSlowlyGetsAll) {
+  options_.write_timeout = absl::Milliseconds(500);
+  const std::string body(600 << 10, 'x');
+  Serve([&](HttpExchange& exchange) {
+    exchange.Reply({.content_type = "text/plain", .body = body, .headers = {}});
+  });
+  RawClient client(server_->port(), /*receive_buffer=*/4096);
+  client.Send(Post("/", "{}"));
+  std::string got;
+  for (int i = 0; i < 15; ++i) {  // a second in all: longer than one timeout
+    got += client.Read(32 << 10);
+    absl::SleepFor(absl::Milliseconds(70));
+  }
+  got += client.ReadToEnd();
+  EXPECT_TRUE(absl::EndsWith(got, body)) << got.size();
+}
+
 TEST_F(HttpServerTest, RequestThatTricklesInIsTimedOut) {
   options_.read_timeout = absl::Milliseconds(300);
   ServeEcho();
@@ -371,11 +410,30 @@ TEST_F(HttpServerTest, ConnectionsOverTheMaximumAreToldSo) {
     client->Send(request);
     EXPECT_THAT(client->ReadUntil("GET /p "), HasSubstr("200 OK"));
   }
-  EXPECT_THAT(Ask(request), AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("{\"error\": ")));
+  EXPECT_THAT(Ask(Post("/p", "{}")), AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("{\"error\": ")));
+  EXPECT_THAT(Ask(request), AllOf(HasSubstr("200 OK"), EndsWith("GET /p ")));
   std::vector<std::unique_ptr<RawClient>> crowd;  // far beyond: no thread, no hang
   for (int i = 0; i < 100; ++i) crowd.push_back(std::make_unique<RawClient>(server_->port()));
+  EXPECT_THAT(crowd.back()->ReadToEnd(),
+              AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("Connection: close\r\n"),
+                    HasSubstr("{\"error\": ")));
   first.Send(request);
   EXPECT_THAT(first.ReadUntil("GET /p "), HasSubstr("200 OK"));
+}
+
+TEST_F(HttpServerTest, WhoIsOverTheMaximumAndSilentIsSoonGone) {
+  options_.max_connections = 1;
+  options_.least_idle = absl::InfiniteDuration();
+  options_.idle_timeout = absl::Seconds(600);
+  options_.read_timeout = absl::Seconds(600);
+  ServeEcho();
+  RawClient first(server_->port());
+  first.Send("GET /p HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_THAT(first.ReadUntil("GET /p "), HasSubstr("200 OK"));
+  RawClient silent(server_->port()), half(server_->port());
+  half.Send("POST / HTTP/1.1\r\nA:");
+  EXPECT_EQ(silent.ReadToEnd(), "");
+  EXPECT_THAT(half.ReadToEnd(), StartsWith("HTTP/1.1 408 "));
 }
 
 TEST_F(HttpServerTest, IdleConnectionsMakeRoomForNewOnes) {
