@@ -12,6 +12,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/random.h"
@@ -19,6 +20,8 @@
 
 namespace efedllm {
 namespace {
+
+constexpr size_t kSuffixBytes = 6;  // random, of a file that is being written
 
 // Opens a regular file for reading. The caller closes it. O_NONBLOCK: a FIFO must not hang us;
 // files don't care.
@@ -111,7 +114,7 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes) 
 
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view data, int mode) {
   const std::string temporary =
-      absl::StrCat(path, ".", absl::BytesToHexString(SecureRandomBytes(6)));
+      absl::StrCat(path, ".", absl::BytesToHexString(SecureRandomBytes(kSuffixBytes)));
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
   if (fd < 0) return ErrnoStatus(errno, "create", temporary);
   absl::Status status = WriteAll(fd, data, temporary);
@@ -130,6 +133,18 @@ absl::Status WriteFileAtomically(const std::string& path, absl::string_view data
   absl::Cleanup closer = [folder_fd] { close(folder_fd); };
   if (fsync(folder_fd) != 0) return ErrnoStatus(errno, "fsync", folder);
   return absl::OkStatus();
+}
+
+void RemoveUnfinishedFiles(const std::string& folder) {
+  std::error_code ignored;  // what stays only takes room
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string ending = entry.path().extension().string();
+    const bool ours = ending.size() == 1 + 2 * kSuffixBytes &&
+                      std::all_of(ending.begin() + 1, ending.end(), [](char c) {
+                        return absl::ascii_isxdigit(static_cast<unsigned char>(c));
+                      });
+    if (ours && entry.is_regular_file(ignored)) std::filesystem::remove(entry.path(), ignored);
+  }
 }
 
 absl::Status MakeDirectories(const std::string& path, int mode) {

@@ -44,6 +44,10 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes);
 // Writes path.<random>, fsyncs, renames over path, and fsyncs the folder. mode: as in chmod.
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view data, int mode);
 
+// Removes what WriteFileAtomically left in the folder when its process was killed. Nobody else may
+// write there meanwhile.
+void RemoveUnfinishedFiles(const std::string& folder);
+
 // mkdir -p with this mode for the last folder; fine if it exists.
 absl::Status MakeDirectories(const std::string& path, int mode);
 

@@ -1,5 +1,6 @@
 #include "coordinator/state_database.h"
 
+#include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 
 namespace efedllm {
@@ -53,10 +54,28 @@ const std::vector<std::string>& Migrations() {
   return migrations;
 }
 
+absl::Status CheckIntegrity(Database& database) {
+  return database.Transact([](Transaction& sql) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::vector<SqlRow> rows, sql.Query("PRAGMA quick_check(1)"));
+    const std::string found = rows.empty() ? "no answer" : SqlText(rows[0][0]);
+    return found == "ok" ? absl::OkStatus() : absl::DataLossError(found);
+  });
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Database>> OpenStateDatabase(const std::string& state_dir) {
-  return Database::Open(state_dir + "/coordinator.db", Migrations());
+  const std::string path = state_dir + "/coordinator.db";
+  absl::StatusOr<std::unique_ptr<Database>> database = Database::Open(path, Migrations());
+  // It is small: all of it is looked at.
+  const absl::Status checked = database.ok() ? CheckIntegrity(**database) : database.status();
+  if (absl::IsDataLoss(checked)) {
+    return absl::DataLossError(absl::StrCat(
+        path, " is damaged (", checked.message(), "): restore it from a backup; or move it away, ",
+        "and drains, join tokens and the list of nodes are lost, but no worker has to join again"));
+  }
+  RETURN_IF_ERROR(checked);
+  return database;
 }
 
 absl::StatusOr<Epoch> NextEpoch(Database& database) {

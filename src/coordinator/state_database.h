@@ -15,7 +15,7 @@
 
 namespace efedllm {
 
-// <state_dir>/coordinator.db. The folder exists.
+// <state_dir>/coordinator.db. The folder exists. DataLoss: damaged; says what to do.
 absl::StatusOr<std::unique_ptr<Database>> OpenStateDatabase(const std::string& state_dir);
 
 // A number that no plan had before, not even before a restart: a frame that outlived its epoch must

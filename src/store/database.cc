@@ -16,8 +16,15 @@ namespace efedllm {
 namespace {
 
 constexpr int kBusyTimeoutMillis = 5000;
+constexpr int kSqliteCorrupt = 11;       // SQLITE_CORRUPT
+constexpr int kSqliteNotADatabase = 26;  // SQLITE_NOTADB
 
 absl::Status SqliteError(const std::string& path, const std::exception& error) {
+  const auto* sqlite = dynamic_cast<const SQLite::Exception*>(&error);
+  if (sqlite != nullptr &&
+      (sqlite->getErrorCode() == kSqliteCorrupt || sqlite->getErrorCode() == kSqliteNotADatabase)) {
+    return absl::DataLossError(error.what());
+  }
   return absl::InternalError(absl::StrCat("database ", path, ": ", error.what()));
 }
 

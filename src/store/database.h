@@ -41,8 +41,8 @@ class Database {
  public:
   // Opens or makes the file (0600, write-ahead log) and brings its schema up to date: migrations[i]
   // takes version i to i + 1 (PRAGMA user_version), in one transaction each. Migrations are only
-  // ever appended. FailedPrecondition: written by a newer version of this program; Internal: what
-  // SQLite says.
+  // ever appended. FailedPrecondition: written by a newer version of this program; DataLoss: the
+  // file is damaged; Internal: what SQLite says.
   static absl::StatusOr<std::unique_ptr<Database>> Open(const std::string& path,
                                                         const std::vector<std::string>& migrations);
   ~Database();

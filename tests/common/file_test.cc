@@ -89,6 +89,19 @@ TEST_F(File, AReadIsBounded) {
   EXPECT_TRUE(absl::IsResourceExhausted(ReadFile(PathOf("data"), 4).status()));
 }
 
+TEST_F(File, OnlyWhatAKilledWriterLeftIsRemoved) {
+  const std::string kept[] = {"node.key",      "node.key.old",       "abc.0123456789ab.crt",
+                              "x.0123456789a", "coordinator.db-wal", "0123456789ab"};
+  for (const std::string& name : kept) {
+    ASSERT_TRUE(WriteFileAtomically(PathOf(name), "", 0600).ok());
+  }
+  ASSERT_TRUE(WriteFileAtomically(PathOf("node.key.0123456789ab"), "", 0600).ok());
+  RemoveUnfinishedFiles(PathOf(""));
+  EXPECT_FALSE(std::filesystem::exists(PathOf("node.key.0123456789ab")));
+  for (const std::string& name : kept) EXPECT_TRUE(std::filesystem::exists(PathOf(name))) << name;
+  RemoveUnfinishedFiles(PathOf("nowhere"));
+}
+
 TEST_F(File, AFileThatHidesItsSizeIsReadInFull) {
   EXPECT_THAT(*ReadFile("/proc/meminfo", 64 << 10), testing::HasSubstr("MemAvailable:"));
   EXPECT_TRUE(absl::IsResourceExhausted(ReadFile("/proc/meminfo", 10).status()));

@@ -1,9 +1,11 @@
 #include "coordinator/state_database.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <filesystem>
 #include <string>
+
+#include "common/file.h"
 
 namespace efedllm {
 namespace {
@@ -52,6 +54,17 @@ TEST_F(StateDatabase, KeepsWhoIsDrainedUntilHeIsPutBack) {
   ASSERT_TRUE(UnmarkDrained(*database_, kB).ok());
   ASSERT_TRUE(UnmarkDrained(*database_, kB).ok());
   EXPECT_EQ(ListDrainedNodes(*database_).value().size(), 1u);
+}
+
+TEST_F(StateDatabase, SaysWhatToDoAboutADamagedFile) {
+  ASSERT_TRUE(NextEpoch(*database_).ok());
+  database_.reset();
+  std::filesystem::resize_file(dir_ + "/coordinator.db", 8192);  // torn
+  const absl::Status torn = OpenStateDatabase(dir_).status();
+  EXPECT_TRUE(absl::IsDataLoss(torn)) << torn;
+  EXPECT_THAT(std::string(torn.message()), testing::HasSubstr("restore it from a backup"));
+  ASSERT_TRUE(WriteFileAtomically(dir_ + "/coordinator.db", std::string(9000, 'x'), 0600).ok());
+  EXPECT_TRUE(absl::IsDataLoss(OpenStateDatabase(dir_).status()));
 }
 
 TEST_F(StateDatabase, KeepsANodesNameWhereARenewalSaysNone) {

@@ -106,7 +106,7 @@ TEST_F(DatabaseFile, TurnsWhatTheLibraryThrowsIntoAStatus) {
   EXPECT_TRUE(absl::IsInternal((*database)->Transact(
       [](Transaction& sql) { return sql.Query("SELECT nonsense").status(); })));
   ASSERT_TRUE(WriteFileAtomically(dir_ + "/broken.db", std::string(4096, 'x'), 0600).ok());
-  EXPECT_TRUE(absl::IsInternal(Database::Open(dir_ + "/broken.db", migrations_).status()));
+  EXPECT_TRUE(absl::IsDataLoss(Database::Open(dir_ + "/broken.db", migrations_).status()));
   EXPECT_FALSE(Database::Open(dir_ + "/absent/test.db", migrations_).ok());
 }
 
