@@ -141,11 +141,16 @@ absl::Status WeightCache::KeepOnly(const std::vector<TensorSpec>& specs) {
   return error ? ErrnoStatus(error.value(), "list", dir_) : absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> WeightCache::FreeBytes() const {
+absl::StatusOr<DiskSpace> WeightCache::Space() const {
   std::error_code error;
   const std::filesystem::space_info space = std::filesystem::space(dir_, error);
   if (error) return ErrnoStatus(error.value(), "look at", dir_);
-  return space.available;
+  return DiskSpace{space.available, space.capacity};
+}
+
+absl::StatusOr<uint64_t> WeightCache::FreeBytes() const {
+  ASSIGN_OR_RETURN(const DiskSpace space, Space());
+  return space.free;
 }
 
 absl::StatusOr<uint64_t> WeightCache::ChunksHeld(const TensorSpec& spec) {

@@ -54,6 +54,11 @@ class PackedTensor {
   const absl::Span<const uint8_t> data_;
 };
 
+struct DiskSpace {
+  uint64_t free = 0;  // bytes, for this user
+  uint64_t total = 0;
+};
+
 // Thread-safe for different tensors; one caller at a time per tensor.
 class WeightCache {
  public:
@@ -76,8 +81,9 @@ class WeightCache {
   bool Has(const TensorSpec& spec) const;
   // Removes all packed tensors but these. For a cache of one owner.
   absl::Status KeepOnly(const std::vector<TensorSpec>& specs);
-  // Of the cache's disk, for this user.
-  absl::StatusOr<uint64_t> FreeBytes() const;
+  // Of the cache's disk.
+  absl::StatusOr<DiskSpace> Space() const;
+  absl::StatusOr<uint64_t> FreeBytes() const;  // for this user
 
   // Chunks that a fetch need not ask for again: [0, result) are in the .part file, and were just
   // verified again; what follows them is cut off. Ask once before a fetch goes on.

@@ -75,6 +75,16 @@ class CertificateAuthority {
   std::string certificate_pem_;
 };
 
+// When a connection counts as broken: an interval without a word is followed by a ping, which is to
+// be answered, as data is to be acknowledged, within the timeout. The answer comes behind what the
+// link has queued up, so that a connection for bulk needs patience.
+struct Keepalive {
+  absl::Duration interval = absl::Seconds(10);
+  absl::Duration timeout = absl::Seconds(5);
+};
+inline constexpr Keepalive kHopKeepalive{absl::Seconds(1), absl::Seconds(5)};
+inline constexpr Keepalive kControlKeepalive{absl::Seconds(1), absl::Milliseconds(2500)};
+
 // How a daemon talks: mutual TLS with an identity, or nothing at all (--insecure, loopback only).
 class Transport {
  public:
@@ -85,7 +95,8 @@ class Transport {
   // Accepts calls without a client certificate too (enrolment); handlers ask PeerNode.
   std::shared_ptr<grpc::ServerCredentials> server_credentials() const;
   // A channel to `peer` at address, with keepalive and our message size limits. Never blocks.
-  std::shared_ptr<grpc::Channel> Dial(const std::string& address, NodeId peer) const;
+  std::shared_ptr<grpc::Channel> Dial(const std::string& address, NodeId peer,
+                                      const Keepalive& keepalive = {}) const;
   // Call before each call on a dialed channel.
   void Prepare(grpc::ClientContext& context) const;
   // Who calls. Unauthenticated: no valid client certificate.

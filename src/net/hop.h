@@ -20,17 +20,29 @@
 namespace efedllm {
 
 // The sending end of one edge. Send from one thread at a time.
-class HopSender {
+class FrameSender {
  public:
-  // Opens the stream; does not wait for the peer. transport is borrowed and outlives this.
-  static std::unique_ptr<HopSender> Open(const Transport& transport, const std::string& address,
-                                         NodeId peer);
-  ~HopSender();  // ends the stream, waits for what is under way, bounded
-
+  virtual ~FrameSender() = default;
   // Hands a frame to the transport, and waits while the one before is not taken. OK says no more:
   // what a broken stream had under way is lost, and the next Send tells. Unavailable: the stream
   // broke (by what), and stays broken; DeadlineExceeded: the peer took nothing for timeout.
-  absl::Status Send(grpc::ByteBuffer frame, absl::Duration timeout);
+  virtual absl::Status Send(grpc::ByteBuffer frame, absl::Duration timeout) = 0;
+  // Whether the peer is there, whatever becomes of frames: OK, or why not, after at most timeout.
+  // Thread-safe. A transport that can't tell says OK.
+  virtual absl::Status Echo(absl::Duration /*timeout*/) { return absl::OkStatus(); }
+};
+
+class HopSender final : public FrameSender {
+ public:
+  // Opens a connection with the first Send or Echo, and the stream with the first Send: by then the
+  // peer knows of its upstream. transport is borrowed and outlives this.
+  static std::unique_ptr<HopSender> Open(const Transport& transport, const std::string& address,
+                                         NodeId peer);
+  ~HopSender() override;  // ends the stream, waits for what is under way, bounded
+
+  absl::Status Send(grpc::ByteBuffer frame, absl::Duration timeout) override;
+  // Unavailable, DeadlineExceeded, or what the peer says: it is not there.
+  absl::Status Echo(absl::Duration timeout) override;
 
  private:
   struct Impl;
@@ -40,7 +52,7 @@ class HopSender {
 
 struct HopFrame {
   NodeId peer;          // proven by its certificate
-  absl::Time received;  // when the transport had all of it
+  absl::Time received;  // when the transport had all of it, by the steady clock
   grpc::ByteBuffer bytes;
 };
 

@@ -6,6 +6,7 @@ namespace efedllm {
 
 inline constexpr char kHopMethod[] = "/efedllm.v1.Stage/Hop";
 inline constexpr char kEchoMethod[] = "/efedllm.v1.Stage/Echo";
+inline constexpr char kKvMethod[] = "/efedllm.v1.Stage/Kv";
 
 }  // namespace efedllm
 

@@ -8,7 +8,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
+#include "common/clock.h"
 #include "net/echo_service.h"
 #include "net/hop.h"
 #include "net/hop_method.h"
@@ -141,7 +141,7 @@ void HopReceiver::Impl::OnRead(Stream& stream, bool ok) {
   if (stream.frame.Length() > max_frame_bytes) {
     return End(stream, {grpc::StatusCode::RESOURCE_EXHAUSTED, "a frame larger than any step's"});
   }
-  ready.push_back({&stream, {.peer = stream.peer, .received = absl::Now(), .bytes = {}}});
+  ready.push_back({&stream, {.peer = stream.peer, .received = SteadyNow(), .bytes = {}}});
   ready.back().frame.bytes.Swap(&stream.frame);
   if (++stream.ready < kReadAhead) return Read(stream);
   stream.state = State::kPaused;

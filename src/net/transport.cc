@@ -15,12 +15,14 @@ namespace efedllm {
 namespace {
 
 constexpr char kClaimedNodeKey[] = "efedllm-node";  // metadata, insecure transport only
-constexpr int kKeepaliveMs = 10'000;
-constexpr int kKeepaliveTimeoutMs = 5'000;
 // Clients choose what they ask for; this bounds what a peer may answer.
 constexpr int kMaxReplyBytes = 64 << 20;
 constexpr int kMaxCallsPerConnection = 256;
 constexpr int kMaxThreads = 512;  // of synchronous handlers
+
+int Milliseconds(absl::Duration duration) {
+  return static_cast<int>(absl::ToInt64Milliseconds(duration));
+}
 
 absl::StatusOr<NodeId> NodeOfSan(const grpc::AuthContext& auth) {
   if (!auth.IsPeerAuthenticated()) {
@@ -57,10 +59,11 @@ std::shared_ptr<grpc::ServerCredentials> Transport::server_credentials() const {
   return grpc::SslServerCredentials(options);
 }
 
-std::shared_ptr<grpc::Channel> Transport::Dial(const std::string& address, NodeId peer) const {
+std::shared_ptr<grpc::Channel> Transport::Dial(const std::string& address, NodeId peer,
+                                               const Keepalive& keepalive) const {
   grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(keepalive.interval));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(keepalive.timeout));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // an idle stream stays watched
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
@@ -103,11 +106,12 @@ absl::StatusOr<NodeId> Transport::PeerNode(const grpc::ServerContextBase& contex
 void ConfigureServer(grpc::ServerBuilder& builder) {
   // Otherwise two daemons could share a port, and each would get half of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  const Keepalive keepalive;
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(keepalive.interval));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(keepalive.timeout));
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                             kKeepaliveMs / 2);
+                             Milliseconds(kHopKeepalive.interval / 2));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsPerConnection);
   builder.SetResourceQuota(grpc::ResourceQuota("efedllm").SetMaxThreads(kMaxThreads));
 }

@@ -24,10 +24,12 @@ class Backoff {
   }
   // After a success.
   void Reset() { next_ = least_; }
+  // From now on.
+  void SetMost(absl::Duration most) { most_ = most; }
 
  private:
   const absl::Duration least_;
-  const absl::Duration most_;
+  absl::Duration most_;
   absl::Duration next_;
   Random random_;
 };

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/logging.h"
 #include "wire/status_wire.h"
 
@@ -23,8 +22,8 @@ constexpr int64_t kMostHeartbeatMillis = 30'000;
 }  // namespace
 
 ControlSession::ControlSession(const ControlOptions& options, v1::Cluster::StubInterface& stub,
-                               const Transport& transport)
-    : options_(options), stub_(stub), transport_(transport), events_(kMaxEvents) {}
+                               const Transport& transport, const Clock& clock)
+    : options_(options), stub_(stub), transport_(transport), clock_(clock), events_(kMaxEvents) {}
 
 void ControlSession::PostReport(const StageReport& report) {
   Event event = report;
@@ -37,6 +36,12 @@ void ControlSession::PostReport(const StageReport& report) {
   }
 }
 
+void ControlSession::PostHandedOver(const HandedOver& handed_over) {
+  Event event = handed_over;
+  if (events_.Push(std::move(event), kPushTimeout) || events_.closed()) return;
+  spdlog::error("the end of a hand-over got lost: the control stream is stuck");
+}
+
 void ControlSession::PostLink(const LinkReport& report) {
   Event event = report;
   (void)events_.TryPush(std::move(event));
@@ -46,7 +51,7 @@ absl::Status ControlSession::Run(const ControlledParts& parts) {
   grpc::ClientContext context;
   transport_.Prepare(context);
   stream_ = stub_.Attach(&context);
-  welcome_deadline_ = absl::Now() + options_.welcome_timeout;
+  welcome_deadline_ = clock_.Now() + options_.welcome_timeout;
   std::thread reader([this] {
     v1::CoordinatorMessage message;
     while (stream_->Read(&message)) {
@@ -78,7 +83,7 @@ absl::Status ControlSession::Run(const ControlledParts& parts) {
 
 bool ControlSession::Loop(const ControlledParts& parts) {
   const absl::Duration wait =
-      std::clamp(next_heartbeat_ - absl::Now(), absl::ZeroDuration(), kMostWait);
+      std::clamp(next_heartbeat_ - clock_.Now(), absl::ZeroDuration(), kMostWait);
   const std::optional<Event> event = events_.Pop(wait);
   if (event && !OnEvent(*event, parts)) return false;
   return OnTime(parts.runner);
@@ -89,6 +94,11 @@ bool ControlSession::OnEvent(const Event& event, const ControlledParts& parts) {
     return OnMessage(*message, parts);
   }
   if (const auto* report = std::get_if<StageReport>(&event)) return SendReport(*report);
+  if (const auto* handed_over = std::get_if<HandedOver>(&event)) {
+    v1::WorkerMessage message;
+    *message.mutable_handed_over() = ToWire(*handed_over);
+    return stream_->Write(message);
+  }
   if (const auto* report = std::get_if<LinkReport>(&event)) {
     v1::WorkerMessage message;
     *message.mutable_link_report() = ToWire(*report);
@@ -99,6 +109,7 @@ bool ControlSession::OnEvent(const Event& event, const ControlledParts& parts) {
 
 bool ControlSession::OnMessage(const v1::CoordinatorMessage& message,
                                const ControlledParts& parts) {
+  heard_ = clock_.Now();
   switch (message.message_case()) {
     case v1::CoordinatorMessage::kWelcome:
       OnWelcome(message.welcome());
@@ -115,6 +126,10 @@ bool ControlSession::OnMessage(const v1::CoordinatorMessage& message,
       return OnPing(message.ping());
     case v1::CoordinatorMessage::kMeasureLinks:
       return OnMeasureLinks(message.measure_links(), parts.prober);
+    case v1::CoordinatorMessage::kHandOver:
+      return OnHandOver(message.hand_over(), parts.keeper);
+    case v1::CoordinatorMessage::kPrefetch:
+      return OnPrefetch(message.prefetch(), parts.keeper);
     case v1::CoordinatorMessage::MESSAGE_NOT_SET:
       break;
   }
@@ -124,7 +139,7 @@ bool ControlSession::OnMessage(const v1::CoordinatorMessage& message,
 
 bool ControlSession::OnPing(const v1::Ping& ping) {
   v1::WorkerMessage message;
-  *message.mutable_pong() = ToWire(Pong{ping.id(), absl::Now()});
+  *message.mutable_pong() = ToWire(Pong{ping.id(), clock_.Now()});
   return stream_->Write(message);
 }
 
@@ -143,21 +158,41 @@ bool ControlSession::OnMeasureLinks(const v1::MeasureLinks& message, LinkProber&
   return true;
 }
 
+bool ControlSession::OnHandOver(const v1::HandOver& message, StageKeeper& keeper) {
+  absl::StatusOr<HandOver> hand_over = FromWire(message);
+  if (hand_over.ok()) {
+    keeper.HandOverKv(*std::move(hand_over));
+    return true;
+  }
+  problem_ = hand_over.status();
+  return false;
+}
+
+bool ControlSession::OnPrefetch(const v1::Prefetch& message, StageKeeper& keeper) {
+  absl::StatusOr<Prefetch> prefetch = FromWire(message);
+  if (prefetch.ok()) {
+    if (!leaving_) keeper.PrefetchWeights(*std::move(prefetch));
+    return true;
+  }
+  problem_ = prefetch.status();
+  return false;
+}
+
 void ControlSession::OnWelcome(const v1::Welcome& welcome) {
   heartbeat_interval_ = absl::Milliseconds(
       std::clamp<int64_t>(welcome.heartbeat_millis(), kLeastHeartbeatMillis, kMostHeartbeatMillis));
-  next_heartbeat_ = absl::Now();
+  next_heartbeat_ = clock_.Now();
   if (!std::exchange(welcomed_, true)) options_.on_welcome();
 }
 
 void ControlSession::OnAssignment(const v1::Assignment& message, StageKeeper& keeper) {
+  if (message.epoch() <= newest_.v) return;  // late, or twice
   absl::StatusOr<Assignment> assignment = FromWire(message);
-  epoch_ = Epoch{message.epoch()};
+  epoch_ = newest_ = Epoch{message.epoch()};
   if (assignment.ok()) {
     if (!leaving_) keeper.Assign(*std::move(assignment));
     return;
   }
-  keeper.Release();
   StageReport report;
   report.epoch = epoch_;
   report.state = StageState::kFailed;
@@ -166,7 +201,8 @@ void ControlSession::OnAssignment(const v1::Assignment& message, StageKeeper& ke
 }
 
 bool ControlSession::SendReport(const StageReport& report) {
-  if (report.epoch != epoch_) return true;
+  const bool may_run = report.state == StageState::kFailed && report.epoch < epoch_;
+  if (report.epoch != epoch_ && !may_run) return true;
   v1::WorkerMessage message;
   *message.mutable_stage_status() = ToWire(report);
   return stream_->Write(message);
@@ -175,7 +211,7 @@ bool ControlSession::SendReport(const StageReport& report) {
 bool ControlSession::SendHeartbeat(const StageRunner& runner) {
   v1::WorkerMessage message;
   *message.mutable_heartbeat() = ToWire(runner.counters());
-  next_heartbeat_ = absl::Now() + heartbeat_interval_;
+  next_heartbeat_ = clock_.Now() + heartbeat_interval_;
   return stream_->Write(message);
 }
 
@@ -183,16 +219,21 @@ bool ControlSession::SendLeaving() {
   leaving_ = true;
   if (!welcomed_) return false;
   spdlog::info("leaving: waiting for the coordinator to plan without this node");
-  leave_deadline_ = absl::Now() + options_.leave_timeout;
+  leave_deadline_ = clock_.Now() + options_.leave_timeout;
   v1::WorkerMessage message;
   message.mutable_leaving();
   return stream_->Write(message);
 }
 
 bool ControlSession::OnTime(const StageRunner& runner) {
-  const absl::Time now = absl::Now();
+  const absl::Time now = clock_.Now();
   if (!welcomed_ && now > welcome_deadline_) {
     problem_ = absl::DeadlineExceededError("the coordinator did not answer");
+    return false;
+  }
+  if (welcomed_ && now - heard_ > options_.silence_timeout) {
+    problem_ = absl::UnavailableError(absl::StrCat("heard nothing of the coordinator for ",
+                                                   absl::FormatDuration(options_.silence_timeout)));
     return false;
   }
   if (now > leave_deadline_) {

@@ -15,10 +15,12 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/bounded_queue.h"
+#include "common/clock.h"
 #include "net/credentials.h"
 #include "net/link_prober.h"
 #include "wire/cluster_service.h"
 #include "wire/cluster_wire.h"
+#include "wire/handover_wire.h"
 #include "wire/link_wire.h"
 #include "worker/stage_keeper.h"
 #include "worker/stage_runner.h"
@@ -29,7 +31,11 @@ struct ControlOptions {
   Hello hello;
   std::string coordinator;  // HOST:PORT, for the link to it
   absl::Duration welcome_timeout = absl::Seconds(20);
-  absl::Duration leave_timeout = absl::Seconds(10);  // for the coordinator to plan without us
+  // For the coordinator to plan without us, and for our layers to be handed over.
+  absl::Duration leave_timeout = absl::Seconds(30);
+  // The coordinator pings several times a second; when it says nothing for so long, it is gone, or
+  // the way from it.
+  absl::Duration silence_timeout = absl::Seconds(5);
   std::function<bool()> stop_requested;
   std::function<bool()> renewed;  // true: attach anew, with the new certificate
   std::function<void()> on_welcome;
@@ -45,16 +51,18 @@ struct ControlledParts {
 // Run is called once. The Post... may be called from any thread, before, during and after Run.
 class ControlSession {
  public:
-  // stub and transport are borrowed and outlive this.
+  // stub, transport and clock are borrowed and outlive this.
   ControlSession(const ControlOptions& options, v1::Cluster::StubInterface& stub,
-                 const Transport& transport);
+                 const Transport& transport, const Clock& clock);
 
   // Until the stream ends or there is a reason to end it. OK: the worker has left, or has a new
   // certificate; else why the stream ended.
   absl::Status Run(const ControlledParts& parts);
 
-  // Sends the report, if it is of the stage that was assigned last.
+  // Sends the report, if it is of the stage that was assigned last, or tells that one failed which
+  // may still run beside that.
   void PostReport(const StageReport& report);
+  void PostHandedOver(const HandedOver& handed_over);
   // What is behind too much else gets lost: the coordinator will ask again.
   void PostLink(const LinkReport& report);
 
@@ -64,7 +72,8 @@ class ControlSession {
 
  private:
   struct StreamEnded {};
-  using Event = std::variant<v1::CoordinatorMessage, StageReport, LinkReport, StreamEnded>;
+  using Event =
+      std::variant<v1::CoordinatorMessage, StageReport, HandedOver, LinkReport, StreamEnded>;
   using Stream = grpc::ClientReaderWriterInterface<v1::WorkerMessage, v1::CoordinatorMessage>;
 
   // Each returns false when the session is over.
@@ -73,6 +82,8 @@ class ControlSession {
   bool OnMessage(const v1::CoordinatorMessage& message, const ControlledParts& parts);
   bool OnPing(const v1::Ping& ping);
   bool OnMeasureLinks(const v1::MeasureLinks& message, LinkProber& prober);
+  bool OnHandOver(const v1::HandOver& message, StageKeeper& keeper);
+  bool OnPrefetch(const v1::Prefetch& message, StageKeeper& keeper);
   bool OnTime(const StageRunner& runner);
 
   void OnWelcome(const v1::Welcome& welcome);
@@ -84,6 +95,7 @@ class ControlSession {
   const ControlOptions options_;
   v1::Cluster::StubInterface& stub_;
   const Transport& transport_;
+  const Clock& clock_;
   BoundedQueue<Event> events_;
 
   // Of the thread that calls Run.
@@ -92,9 +104,11 @@ class ControlSession {
   bool welcomed_ = false;
   bool leaving_ = false;
   bool renewed_ = false;
-  Epoch epoch_;  // of the last assignment
+  Epoch epoch_;   // of the last assignment, if no release came since
+  Epoch newest_;  // of the last assignment: a late one does not count
   absl::Duration heartbeat_interval_ = absl::Seconds(1);
   absl::Time welcome_deadline_;
+  absl::Time heard_ = absl::InfinitePast();  // the last message of the coordinator
   absl::Time leave_deadline_ = absl::InfiniteFuture();
   absl::Time next_heartbeat_ = absl::InfiniteFuture();
 };

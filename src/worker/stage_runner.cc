@@ -2,127 +2,164 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <new>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "cluster/stage_timing.h"
 #include "common/status_macros.h"
 
 namespace efedllm {
 namespace {
 
-constexpr int kThreads = 3;
+constexpr int kFrameThreads = 3;
 constexpr absl::Duration kReceiveTimeout = absl::Seconds(1);
-// A peer that takes nothing for this long is gone: the coordinator plans without it.
+// A peer that is there, and takes nothing for this long, is of no use: the coordinator plans
+// without it.
 constexpr absl::Duration kSendTimeout = absl::Seconds(30);
 constexpr absl::Duration kSendSlice = absl::Milliseconds(100);
+constexpr absl::Duration kWatchInterval = absl::Milliseconds(50);
+
+bool NobodyElseHolds(std::vector<std::shared_ptr<HeldStage>>* stages) {
+  return std::all_of(stages->begin(), stages->end(),
+                     [](const auto& stage) { return stage.use_count() == 1; });
+}
 
 }  // namespace
 
-struct StageRunner::Stage {
-  explicit Stage(RunningStage parts) : parts(std::move(parts)) {}
-
-  const RunningStage parts;
-  std::optional<StepId> last_step;   // guarded by intake_
-  int frames = 0;                    // that are on their way through it; guarded by mu_
-  std::atomic<bool> dropped{false};  // set under mu_
-};
-
-// A frame's way through the present stage, if there is one and the frame is for it.
+// A frame's way through its stage, if there is one.
 class StageRunner::Visit {
  public:
-  Visit(StageRunner& runner, NodeId from) : runner_(runner) {
+  Visit(StageRunner& runner, const HopFrame& hop) : runner_(runner) {
     absl::MutexLock lock(&runner_.mu_);
-    if (!runner_.stage_ || runner_.stage_->parts.upstream != from) return;
-    stage_ = runner_.stage_;
-    ++stage_->frames;
+    stage_ = runner_.slots_.StageOf(hop.peer, hop.bytes);
   }
   ~Visit() {
-    if (!stage_) return;
     absl::MutexLock lock(&runner_.mu_);
-    --stage_->frames;
+    stage_ = nullptr;
   }
   Visit(const Visit&) = delete;
   Visit& operator=(const Visit&) = delete;
 
-  const std::shared_ptr<Stage>& stage() const { return stage_; }
+  const std::shared_ptr<HeldStage>& stage() const { return stage_; }
 
  private:
   StageRunner& runner_;
-  std::shared_ptr<Stage> stage_;
+  std::shared_ptr<HeldStage> stage_;
 };
 
-struct StageRunner::Moments {
-  absl::Time received;
-  absl::Time decoding, decoded;
-  absl::Time computing, computed;
-  absl::Time encoding;
-
-  // Of a frame that is encoded, and about to be sent.
-  StageTiming Until(absl::Time encoded, NodeId node) const {
-    StageTiming timing;
-    timing.node = node;
-    timing.received_micros = absl::ToUnixMicros(received);
-    timing.decode_micros = TimingMicros(decoded - decoding);
-    timing.compute_micros = TimingMicros(computed - computing);
-    timing.encode_micros = TimingMicros(encoded - encoding);
-    timing.queue_micros =
-        TimingMicros((decoding - received) + (computing - decoded) + (encoding - computed));
-    return timing;
-  }
-};
-
-StageRunner::StageRunner(NodeId self, HopReceiver& receiver, FailureCallback on_failure)
-    : self_(self), receiver_(receiver), on_failure_(std::move(on_failure)) {
-  for (int i = 0; i < kThreads; ++i) threads_.emplace_back([this] { Loop(); });
+StageRunner::StageRunner(HopReceiver& receiver, const Clock& clock, FailureCallback on_failure)
+    : receiver_(receiver), clock_(clock), on_failure_(std::move(on_failure)) {
+  for (int i = 0; i < kFrameThreads; ++i) threads_.emplace_back([this] { Loop(); });
+  threads_.emplace_back([this] { Watch(); });
 }
 
 StageRunner::~StageRunner() {
-  stopping_ = true;
+  {
+    absl::MutexLock lock(&mu_);
+    stopping_ = true;
+  }
   receiver_.Shutdown();
   for (std::thread& thread : threads_) thread.join();
 }
 
-void StageRunner::Install(RunningStage stage) {
+bool StageRunner::CanContinue(const Assignment& assignment) const {
   absl::MutexLock lock(&mu_);
-  {
-    absl::MutexLock counters_lock(&counters_mu_);
-    counters_ = StageCounters();
-    counters_.epoch = stage.epoch;
-    counters_.kv_tokens_total = stage.executor->kv_tokens_total();
+  return slots_.CanContinue(assignment);
+}
+
+uint64_t StageRunner::BytesBeside(const Assignment& assignment) const {
+  absl::MutexLock lock(&mu_);
+  return slots_.BytesBeside(assignment);
+}
+
+absl::Status StageRunner::Prepare(std::shared_ptr<HeldStage> stage) {
+  absl::MutexLock lock(&mu_);
+  if (stage->executor() == nullptr && !slots_.CanContinue(stage->assignment())) {
+    return absl::FailedPreconditionError("the KV that the stage goes on with is gone");
   }
-  const NodeId upstream = stage.upstream;
-  stage_ = std::make_shared<Stage>(std::move(stage));
-  receiver_.SetUpstream(upstream);
+  if (slots_.running() == nullptr) CountFrom(stage.get());
+  slots_.Prepare(std::move(stage));
+  for (auto& ended : slots_.TakeEnded()) ended_.push_back(std::move(ended));
+  receiver_.SetUpstreams(slots_.upstreams());
+  return absl::OkStatus();
 }
 
-void StageRunner::Drop() {
+void StageRunner::DropAndWait(absl::FunctionRef<void(StageSlots&)> drop) {
+  std::vector<std::shared_ptr<HeldStage>> mine;  // let go of without the lock
   absl::MutexLock lock(&mu_);
-  DropLocked();
+  drop(slots_);
+  mine = slots_.TakeEnded();
+  for (auto& ended : ended_) mine.push_back(std::move(ended));
+  ended_.clear();
+  receiver_.SetUpstreams(slots_.upstreams());
+  if (slots_.running() == nullptr) CountFrom(slots_.prepared().get());
+  mu_.Await(absl::Condition(+NobodyElseHolds, &mine));
 }
 
-void StageRunner::DropLocked() {
-  const std::shared_ptr<Stage> stage = std::move(stage_);
-  stage_ = nullptr;
-  if (!stage) return;
-  receiver_.SetUpstream(std::nullopt);
-  stage->dropped = true;
-  const auto empty = [](Stage* left) { return left->frames == 0; };
-  mu_.Await(absl::Condition(+empty, stage.get()));
-  absl::MutexLock lock(&counters_mu_);
-  counters_.epoch = Epoch{0};
-  counters_.sequences = 0;
-  counters_.kv_tokens_used = 0;
+void StageRunner::DropPrepared() {
+  DropAndWait([](StageSlots& slots) { slots.DropPrepared(); });
 }
 
-void StageRunner::Fail(const std::shared_ptr<Stage>& stage, const absl::Status& why) {
+std::optional<Epoch> StageRunner::DropRunning() {
+  std::optional<Epoch> epoch;
+  DropAndWait([&](StageSlots& slots) {
+    if (slots.running() != nullptr && slots.running()->running()) {
+      epoch = slots.running()->epoch();
+    }
+    slots.DropRunning();
+  });
+  return epoch;
+}
+
+void StageRunner::Release() {
+  DropAndWait([](StageSlots& slots) { slots.Release(); });
+}
+
+absl::StatusOr<std::vector<KvExtent>> StageRunner::Halt(Epoch epoch) {
   {
     absl::MutexLock lock(&mu_);
-    if (stage != stage_) return;  // dropped already: then that is why
-    DropLocked();
+    if (slots_.running() == nullptr || slots_.running()->epoch() != epoch) {
+      return absl::NotFoundError(absl::StrCat("no stage of epoch ", epoch.v, " runs here"));
+    }
+    slots_.Halt(*slots_.running());
   }
-  if (!stopping_) on_failure_(stage->parts.epoch, why);
+  absl::MutexLock step_under_way(&compute_);
+  absl::MutexLock lock(&mu_);
+  if (slots_.running() == nullptr || slots_.running()->epoch() != epoch) {
+    return absl::NotFoundError(absl::StrCat("the stage of epoch ", epoch.v, " has ended"));
+  }
+  return slots_.running()->executor()->extents();
+}
+
+absl::StatusOr<grpc::ByteBuffer> StageRunner::Export(Epoch epoch, Epoch next_epoch,
+                                                     const KvExtent& extent,
+                                                     uint32_t& first) const {
+  absl::MutexLock lock(&mu_);
+  return slots_.Export(epoch, next_epoch, extent, first);
+}
+
+absl::Status StageRunner::Import(const grpc::ByteBuffer& frame) {
+  absl::MutexLock lock(&mu_);
+  return slots_.Import(frame);
+}
+
+absl::Status StageRunner::FinishImport(Epoch epoch) {
+  absl::MutexLock lock(&mu_);
+  return slots_.FinishImport(epoch);
+}
+
+void StageRunner::Fail(const std::shared_ptr<HeldStage>& stage, const absl::Status& why,
+                       StageFault fault) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (stopping_ || !slots_.Halt(*stage)) return;  // ended already: then that is why
+    if (slots_.running() == stage) CountFrom(nullptr);
+    for (auto& ended : slots_.TakeEnded()) ended_.push_back(std::move(ended));
+  }
+  on_failure_(stage->epoch(), why, fault);
 }
 
 StageCounters StageRunner::counters() const {
@@ -130,117 +167,145 @@ StageCounters StageRunner::counters() const {
   return counters_;
 }
 
-void StageRunner::Loop() {
-  StepFrame frame;  // its memory is reused from step to step
-  while (!stopping_) {
-    std::shared_ptr<Stage> stage;
-    const absl::Status status = PassFrame(frame, stage);
-    if (!status.ok()) Fail(stage, status);
+void StageRunner::CountFrom(HeldStage* stage) {
+  absl::MutexLock lock(&counters_mu_);
+  if (stage == nullptr) {
+    counters_.epoch = Epoch{0};
+    counters_.sequences = 0;
+    counters_.kv_tokens_used = 0;
+    return;
   }
+  counters_ = StageCounters();
+  counters_.epoch = stage->epoch();
+  counters_.kv_tokens_total = stage->executor()->kv_tokens_total();
 }
 
-// One frame, from its receipt until the transport has it.
-absl::Status StageRunner::PassFrame(StepFrame& frame, std::shared_ptr<Stage>& stage) {
-  absl::ReleasableMutexLock intake(&intake_);
-  const std::optional<HopFrame> hop = receiver_.Next(kReceiveTimeout);
-  if (!hop) return absl::OkStatus();
-  const Visit visit(*this, hop->peer);
-  stage = visit.stage();
-  if (!stage) return absl::OkStatus();  // of a stage that was dropped
-  Moments moments;
-  moments.received = hop->received;
-  moments.decoding = absl::Now();
-  RETURN_IF_ERROR(Read(*hop, *stage, frame));
-  if (frame.step.epoch != stage->parts.epoch) return absl::OkStatus();
-  moments.decoded = absl::Now();
-
-  absl::ReleasableMutexLock compute(&compute_);
-  intake.Release();
-  if (stage->dropped) return absl::OkStatus();
-  moments.computing = absl::Now();
-  Compute(*stage, frame);
-  moments.computed = absl::Now();
-  const uint64_t sequences = stage->parts.executor->sequences();
-  const uint64_t kv_tokens_used = stage->parts.executor->kv_tokens_used();
-
-  absl::MutexLock send(&send_);
-  compute.Release();
-  if (stage->dropped) return absl::OkStatus();
-  const grpc::ByteBuffer out = Write(*stage, moments, frame);
-  RETURN_IF_ERROR(Send(*stage, out));
+void StageRunner::Count(const HopFrame& in, const grpc::ByteBuffer& out, const PassingFrame& pass,
+                        uint64_t sequences, uint64_t kv_tokens_used) {
   absl::MutexLock lock(&counters_mu_);
+  if (counters_.epoch != pass.frame.step.epoch) return;  // it has ended meanwhile
   ++counters_.steps;
-  if (frame.failure.ok()) counters_.tokens += frame.step.tokens();
-  counters_.compute_micros += TimingMicros(moments.computed - moments.computing);
-  counters_.bytes_in += hop->bytes.Length();
+  if (pass.frame.failure.ok()) counters_.tokens += pass.frame.step.tokens();
+  counters_.compute_micros += TimingMicros(pass.computed - pass.computing);
+  counters_.bytes_in += in.bytes.Length();
   counters_.bytes_out += out.Length();
   counters_.sequences = sequences;
   counters_.kv_tokens_used = kv_tokens_used;
+}
+
+void StageRunner::Loop() {
+  PassingFrame pass;  // its memory is reused from step to step
+  while (!stopping_) PassFrame(pass);
+}
+
+absl::Status StageRunner::ReadAndEnter(const HopFrame& hop, const std::shared_ptr<HeldStage>& stage,
+                                       PassingFrame& pass) {
+  RETURN_IF_ERROR(stage->Read(hop, pass));
+  absl::MutexLock lock(&mu_);
+  const bool first = stage == slots_.prepared();
+  if (!slots_.Enter(stage)) return absl::CancelledError("the stage has ended");
+  if (!first) return absl::OkStatus();
+  spdlog::info("epoch {}: its first step is here", stage->epoch().v);
+  for (auto& ended : slots_.TakeEnded()) ended_.push_back(std::move(ended));
+  receiver_.SetUpstreams(slots_.upstreams());
+  CountFrom(stage.get());
   return absl::OkStatus();
 }
 
-absl::Status StageRunner::Read(const HopFrame& hop, Stage& stage, StepFrame& frame) {
-  const absl::Status read = StepFromWire(hop.bytes, stage.parts.limits, stage.parts.d_model, frame);
-  if (!read.ok()) {
-    return absl::Status(read.code(),
-                        absl::StrCat("from upstream ", NodeName(hop.peer), ": ", read.message()));
+// One frame, from its receipt until the transport has it.
+void StageRunner::PassFrame(PassingFrame& pass) {
+  absl::ReleasableMutexLock intake(&intake_);
+  const std::optional<HopFrame> hop = receiver_.Next(kReceiveTimeout);
+  if (!hop) return;
+  const Visit visit(*this, *hop);
+  const std::shared_ptr<HeldStage>& stage = visit.stage();
+  if (!stage) return;  // of an epoch that ended
+  try {
+    {
+      absl::MutexLock lock(&watch_mu_);
+      watch_.Received(clock_.Now());
+    }
+    const absl::Status read = ReadAndEnter(*hop, stage, pass);
+    if (absl::IsCancelled(read)) return;
+    if (!read.ok()) return Fail(stage, read, StageFault::kUpstream);
+
+    absl::ReleasableMutexLock compute(&compute_);
+    intake.Release();
+    if (!stage->running()) return;
+    const absl::Status computed = stage->Compute(pass);
+    if (!computed.ok()) return Fail(stage, computed, StageFault::kUpstream);
+    const uint64_t sequences = stage->executor()->sequences();
+    const uint64_t kv_tokens_used = stage->executor()->kv_tokens_used();
+
+    absl::MutexLock send(&send_);
+    compute.Release();
+    if (!stage->running()) return;
+    const grpc::ByteBuffer out = stage->Write(pass);
+    const absl::Status sent = Send(*stage, out);
+    if (!sent.ok()) return Fail(stage, sent, StageFault::kDownstream);
+    Count(*hop, out, pass, sequences, kv_tokens_used);
+  } catch (const std::bad_alloc&) {
+    Fail(stage, absl::ResourceExhaustedError("out of memory in a step"), StageFault::kSelf);
   }
-  const Step& step = frame.step;
-  if (step.epoch != stage.parts.epoch) {
-    spdlog::debug("dropped step {} of epoch {}; this is epoch {}", step.id.v, step.epoch.v,
-                  stage.parts.epoch.v);
-    return absl::OkStatus();
-  }
-  if (stage.last_step && step.id.v != stage.last_step->v + 1) {
-    return absl::InvalidArgumentError(absl::StrCat("from upstream ", NodeName(hop.peer), ": step ",
-                                                   step.id.v, " came after step ",
-                                                   stage.last_step->v));
-  }
-  stage.last_step = step.id;
-  return absl::OkStatus();
 }
 
-void StageRunner::Compute(Stage& stage, StepFrame& frame) {
-  StageExecutor& executor = *stage.parts.executor;
-  if (frame.failure.ok()) {
-    frame.failure = executor.Run(frame.step, frame.hidden.ref());
-    if (frame.failure.ok()) return;
-    frame.failed_node = self_;
-    spdlog::warn("step {}: {}", frame.step.id.v, std::string(frame.failure.message()));
-    return;
+absl::Status StageRunner::Send(HeldStage& stage, const grpc::ByteBuffer& bytes) {
+  const absl::Time start = clock_.Now();
+  {
+    absl::MutexLock lock(&watch_mu_);
+    watch_.Sending(bytes.Length(), start);
   }
-  // An earlier stage failed it: only its trims and forks happen here, and the reason is passed on.
-  Step rest = frame.step;
-  rest.spans.clear();
-  const absl::Status ran = executor.Run(rest, MatrixRef{nullptr, 0, stage.parts.d_model});
-  if (!ran.ok()) spdlog::warn("trims and forks: {}", std::string(ran.message()));
-}
-
-grpc::ByteBuffer StageRunner::Write(const Stage& stage, Moments& moments, StepFrame& frame) const {
-  moments.encoding = absl::Now();
-  std::string activations;
-  if (frame.failure.ok()) {
-    activations.reserve(
-        MaxEncodedBytes(stage.parts.codec, frame.hidden.rows(), frame.hidden.cols()));
-    EncodeActivations(stage.parts.codec, frame.hidden.ref(), activations);
-  }
-  if (frame.timings.size() < kMaxStages) {
-    frame.timings.push_back(moments.Until(absl::Now(), self_));
-  }
-  return frame.failure.ok()
-             ? EncodedStepToWire(frame.step, std::move(activations), stage.parts.codec,
-                                 frame.timings)
-             : StepFailureToWire(frame.step, frame.failed_node, frame.failure, frame.timings);
-}
-
-absl::Status StageRunner::Send(Stage& stage, const grpc::ByteBuffer& bytes) {
-  const absl::Time deadline = absl::Now() + kSendTimeout;
+  const absl::Cleanup sent = [this] {
+    absl::MutexLock lock(&watch_mu_);
+    watch_.Sent(clock_.Now());
+  };
   while (true) {
-    const absl::Status sent = stage.parts.downstream->Send(bytes, kSendSlice);
-    const bool again =
-        absl::IsDeadlineExceeded(sent) && absl::Now() < deadline && !stopping_ && !stage.dropped;
-    if (!again) return sent;
+    const absl::Status status = stage.downstream().Send(bytes, kSendSlice);
+    const bool again = absl::IsDeadlineExceeded(status) && clock_.Now() - start < kSendTimeout &&
+                       !stopping_ && stage.running();
+    if (!again) return status;
   }
+}
+
+void StageRunner::Watch() {
+  while (true) {
+    {
+      absl::MutexLock lock(&mu_);
+      const auto stopping = [](std::atomic<bool>* flag) { return flag->load(); };
+      if (mu_.AwaitWithTimeout(absl::Condition(+stopping, &stopping_), kWatchInterval)) return;
+    }
+    AskDownstream();
+    LetGo();
+  }
+}
+
+void StageRunner::AskDownstream() {
+  std::optional<absl::Duration> patience;
+  {
+    absl::MutexLock lock(&watch_mu_);
+    patience = watch_.Ask(clock_.Now());
+  }
+  if (!patience) return;
+  std::shared_ptr<HeldStage> stage;
+  {
+    absl::MutexLock lock(&mu_);
+    if (slots_.running() == nullptr || !slots_.running()->running()) return;
+    stage = slots_.running();
+  }
+  const absl::Status answer = stage->downstream().Echo(*patience);
+  if (!answer.ok()) Fail(stage, answer, StageFault::kDownstream);
+  absl::MutexLock lock(&mu_);
+  stage = nullptr;
+}
+
+// What closing an edge waits for is waited for here, where no frame is held up.
+void StageRunner::LetGo() {
+  std::vector<std::shared_ptr<HeldStage>> free;
+  absl::MutexLock lock(&mu_);
+  const auto held = std::partition(ended_.begin(), ended_.end(),
+                                   [](const auto& stage) { return stage.use_count() > 1; });
+  free.assign(std::make_move_iterator(held), std::make_move_iterator(ended_.end()));
+  ended_.erase(held, ended_.end());
 }
 
 }  // namespace efedllm

@@ -4,6 +4,7 @@
 #define EFEDLLM_WORKER_STAGE_RUNNER_H_
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -11,84 +12,101 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
-#include "cluster/step.h"
+#include "common/clock.h"
 #include "common/ids.h"
-#include "model/stage_executor.h"
 #include "net/hop.h"
-#include "svd/codec.h"
 #include "wire/cluster_wire.h"
-#include "wire/step_wire.h"
+#include "worker/edge_watch.h"
+#include "worker/held_stage.h"
+#include "worker/stage_slots.h"
 
 namespace efedllm {
 
-// A stage that is loaded and tested, with its edges.
-struct RunningStage {
-  Epoch epoch;
-  NodeId upstream;
-  StepLimits limits;
-  size_t d_model = 0;
-  CodecId codec = CodecId::kF32;
-  std::unique_ptr<StageExecutor> executor;
-  std::unique_ptr<HopSender> downstream;
-};
-
-// Three threads, one of which computes while another decodes the next step and the third encodes
-// and sends the one before. Each takes a frame through all of that, and waits for its turn at the
-// compute and at the sending before it gives up the one it has: frames keep their order, and one
-// that meets nobody is handed over to no other thread.
+// StageSlots with threads. Three of them take frames: one computes while another decodes the next
+// step and the third encodes and sends the one before. Each takes a frame through all of that, and
+// waits for its turn at the compute and at the sending before it gives up the one it has: frames
+// keep their order, and one that meets nobody is handed over to no other thread. A fourth asks the
+// next node for a sign of life when frames pause, and lets go of stages that ended.
 class StageRunner {
  public:
-  // receiver is borrowed, outlives this, and its server has started. on_failure: called on one of
-  // the runner's threads when a stage can't go on (the stage is dropped by then); the message is
-  // for the coordinator.
-  using FailureCallback = std::function<void(Epoch epoch, const absl::Status& why)>;
-  StageRunner(NodeId self, HopReceiver& receiver, FailureCallback on_failure);
+  // receiver and clock are borrowed and outlive this; the receiver's server has started.
+  // on_failure: called on one of the runner's threads when a stage can't go on (it is halted by
+  // then); the message is for the coordinator.
+  using FailureCallback =
+      std::function<void(Epoch epoch, const absl::Status& why, StageFault fault)>;
+  StageRunner(HopReceiver& receiver, const Clock& clock, FailureCallback on_failure);
   // Shuts the receiver down and ends the threads.
   ~StageRunner();
 
-  // From now on steps of this stage's epoch run, from its upstream alone. The one before was
-  // dropped. Thread-safe, and so are all below.
-  void Install(RunningStage stage) ABSL_LOCKS_EXCLUDED(mu_);
-  // Drops the stage, if there is one: waits for the step under way; those behind it are lost.
-  void Drop() ABSL_LOCKS_EXCLUDED(mu_);
+  // All below are thread-safe. See StageSlots for what is not said here.
+  bool CanContinue(const Assignment& assignment) const ABSL_LOCKS_EXCLUDED(mu_);
+  uint64_t BytesBeside(const Assignment& assignment) const ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Of the present stage, or of the last one where it was dropped: epoch 0 then.
+  // From its upstream's first frame on, the stage runs. FailedPrecondition: it was to go on with
+  // KV that is gone since.
+  absl::Status Prepare(std::shared_ptr<HeldStage> stage) ABSL_LOCKS_EXCLUDED(mu_);
+  // Each waits for the step under way, and frees what the stage held. DropRunning returns the epoch
+  // of the stage that ran; nullopt: there was none.
+  void DropPrepared() ABSL_LOCKS_EXCLUDED(mu_);
+  std::optional<Epoch> DropRunning() ABSL_LOCKS_EXCLUDED(mu_);
+  void Release() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Halts the stage that runs, if it is of this epoch, after the step under way: what KV it has
+  // then. NotFound: it isn't.
+  absl::StatusOr<std::vector<KvExtent>> Halt(Epoch epoch) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<grpc::ByteBuffer> Export(Epoch epoch, Epoch next_epoch, const KvExtent& extent,
+                                          uint32_t& first) const ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status Import(const grpc::ByteBuffer& frame) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status FinishImport(Epoch epoch) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Of the stage that runs, or of the prepared one where none does, or of the last one: epoch 0
+  // then.
   StageCounters counters() const ABSL_LOCKS_EXCLUDED(counters_mu_);
 
  private:
-  struct Stage;
   class Visit;
-  struct Moments;
 
   void Loop();
-  absl::Status PassFrame(StepFrame& frame, std::shared_ptr<Stage>& stage);
-  absl::Status Read(const HopFrame& hop, Stage& stage, StepFrame& frame)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(intake_);
-  void Compute(Stage& stage, StepFrame& frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(compute_);
-  // The frame for the next node: the step's result, or why there is none.
-  grpc::ByteBuffer Write(const Stage& stage, Moments& moments, StepFrame& frame) const;
-  absl::Status Send(Stage& stage, const grpc::ByteBuffer& bytes)
+  void PassFrame(PassingFrame& pass);
+  absl::Status ReadAndEnter(const HopFrame& hop, const std::shared_ptr<HeldStage>& stage,
+                            PassingFrame& pass) ABSL_EXCLUSIVE_LOCKS_REQUIRED(intake_)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status Send(HeldStage& stage, const grpc::ByteBuffer& bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(send_);
-  void Fail(const std::shared_ptr<Stage>& stage, const absl::Status& why) ABSL_LOCKS_EXCLUDED(mu_);
-  void DropLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Count(const HopFrame& in, const grpc::ByteBuffer& out, const PassingFrame& pass,
+             uint64_t sequences, uint64_t kv_tokens_used) ABSL_LOCKS_EXCLUDED(counters_mu_);
+  void CountFrom(HeldStage* stage) ABSL_LOCKS_EXCLUDED(counters_mu_);
+  void Fail(const std::shared_ptr<HeldStage>& stage, const absl::Status& why, StageFault fault)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // After a change of the slots by a function that ends stages.
+  void DropAndWait(absl::FunctionRef<void(StageSlots&)> drop) ABSL_LOCKS_EXCLUDED(mu_);
+
+  void Watch() ABSL_LOCKS_EXCLUDED(mu_, watch_mu_);
+  void AskDownstream() ABSL_LOCKS_EXCLUDED(mu_, watch_mu_);
+  void LetGo() ABSL_LOCKS_EXCLUDED(mu_);
 
   // Constant after construction.
-  const NodeId self_;
   HopReceiver& receiver_;
+  const Clock& clock_;
   const FailureCallback on_failure_;
-
-  std::atomic<bool> stopping_{false};
 
   // The turns of a frame: held from before it is received, run, sent.
   absl::Mutex intake_;
   absl::Mutex compute_ ABSL_ACQUIRED_AFTER(intake_);
   absl::Mutex send_ ABSL_ACQUIRED_AFTER(compute_);
 
-  absl::Mutex mu_;
-  std::shared_ptr<Stage> stage_ ABSL_GUARDED_BY(mu_);
+  mutable absl::Mutex mu_;
+  std::atomic<bool> stopping_{false};  // set under mu_
+  StageSlots slots_ ABSL_GUARDED_BY(mu_);
+  // Ended, and not let go of yet. Frames hold references of their own, and give them up under mu_.
+  std::vector<std::shared_ptr<HeldStage>> ended_ ABSL_GUARDED_BY(mu_);
+
+  absl::Mutex watch_mu_;
+  EdgeWatch watch_ ABSL_GUARDED_BY(watch_mu_);
 
   mutable absl::Mutex counters_mu_ ABSL_ACQUIRED_AFTER(mu_);
   StageCounters counters_ ABSL_GUARDED_BY(counters_mu_);

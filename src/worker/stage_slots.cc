@@ -1,6 +1,7 @@
 #include "worker/stage_slots.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -9,6 +10,7 @@
 #include "common/status_macros.h"
 #include "model/weights.h"
 #include "wire/frame_epoch.h"
+#include "wire/kv_wire.h"
 
 namespace efedllm {
 namespace {
@@ -25,10 +27,13 @@ bool SuitsExecutor(const StageOptions& have, const Assignment& wanted) {
          have.limits == wanted.limits && (have.keep_outputs || !wanted.keep_outputs);
 }
 
+uint64_t KvBytesPerToken(const Assignment& assignment) {
+  return StageKvBytesPerToken(assignment.config, assignment.kv_type, assignment.layers.size(),
+                              assignment.keep_outputs);
+}
+
 uint64_t KvBytes(const Assignment& assignment) {
-  return assignment.kv_tokens * StageKvBytesPerToken(assignment.config, assignment.kv_type,
-                                                     assignment.layers.size(),
-                                                     assignment.keep_outputs);
+  return assignment.kv_tokens * KvBytesPerToken(assignment);
 }
 
 }  // namespace
@@ -121,28 +126,50 @@ void StageSlots::Release() {
   End(running_);
 }
 
-absl::Status StageSlots::Import(Epoch epoch, SequenceId sequence, uint32_t first, uint32_t tokens,
-                                absl::string_view bytes) {
-  if (prepared_ == nullptr || prepared_->epoch() != epoch || prepared_->executor_ == nullptr ||
-      prepared_->assignment().continues.v == 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("this node has prepared no stage of epoch ", epoch.v, " that takes KV"));
+absl::StatusOr<grpc::ByteBuffer> StageSlots::Export(Epoch epoch, Epoch next_epoch,
+                                                    const KvExtent& extent, uint32_t& first) const {
+  if (running_ == nullptr || running_->epoch() != epoch || running_->life() != StageLife::kHalted) {
+    return absl::NotFoundError(absl::StrCat("the stage of epoch ", epoch.v, " has ended"));
   }
-  return prepared_->executor_->ImportKv(sequence, first, tokens, bytes);
+  const KvExtentFrame frame{
+      next_epoch, extent.sequence, first,
+      std::min(extent.length - first, KvFrameTokens(KvBytesPerToken(running_->assignment())))};
+  std::string kv;
+  RETURN_IF_ERROR(
+      running_->executor_->ExportKv(frame.sequence, frame.first_position, frame.tokens, kv));
+  first += frame.tokens;
+  return KvToWire(frame, std::move(kv));
+}
+
+absl::Status StageSlots::CheckImport(Epoch epoch) const {
+  const bool takes = prepared_ != nullptr && prepared_->epoch() == epoch &&
+                     prepared_->executor_ != nullptr && prepared_->assignment().continues.v != 0;
+  if (takes) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("this node has prepared no stage of epoch ", epoch.v, " that takes KV"));
+}
+
+absl::Status StageSlots::Import(const grpc::ByteBuffer& frame) {
+  if (prepared_ == nullptr) return CheckImport(Epoch{0});
+  const Assignment& assignment = prepared_->assignment();
+  KvExtentFrame extent;
+  grpc::Slice memory;
+  absl::string_view kv;
+  RETURN_IF_ERROR(KvFromWire(frame, KvBytesPerToken(assignment), assignment.limits.max_position,
+                             extent, memory, kv));
+  RETURN_IF_ERROR(CheckImport(extent.next_epoch));
+  return prepared_->executor_->ImportKv(extent.sequence, extent.first_position, extent.tokens, kv);
 }
 
 absl::Status StageSlots::FinishImport(Epoch epoch) {
-  if (prepared_ == nullptr || prepared_->epoch() != epoch) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the stage of epoch ", epoch.v, " is not prepared any more"));
-  }
+  RETURN_IF_ERROR(CheckImport(epoch));
   prepared_->lineage_.push_back(prepared_->assignment().continues);
   return absl::OkStatus();
 }
 
 std::vector<NodeId> StageSlots::upstreams() const {
   std::vector<NodeId> nodes;
-  if (running_ != nullptr && running_->running()) nodes.push_back(running_->upstream());
+  if (running_ != nullptr) nodes.push_back(running_->upstream());
   if (prepared_ != nullptr) nodes.push_back(prepared_->upstream());
   std::sort(nodes.begin(), nodes.end());
   nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());

@@ -10,8 +10,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
+#include "absl/status/statusor.h"
 #include "common/ids.h"
+#include "layers/kv_cache.h"
 #include "wire/cluster_wire.h"
 #include "worker/held_stage.h"
 
@@ -48,14 +49,19 @@ class StageSlots {
   void DropRunning();
   void Release();
 
-  // Another node hands the KV of a prepared stage over: extent after extent, then FinishImport,
-  // after which the stage counts as one that went on. FailedPrecondition: no stage of this epoch is
-  // prepared that goes on with another's; others: see StageExecutor::ImportKv.
-  absl::Status Import(Epoch epoch, SequenceId sequence, uint32_t first, uint32_t tokens,
-                      absl::string_view bytes);
+  // Hands KV over, frame by frame (wire/kv_wire.h). Export: of the halted stage of this epoch, the
+  // extent's positions from first on, as many as a frame takes; first moves past them. NotFound:
+  // there is no such stage any more, or a later epoch went on with its KV.
+  absl::StatusOr<grpc::ByteBuffer> Export(Epoch epoch, Epoch next_epoch, const KvExtent& extent,
+                                          uint32_t& first) const;
+  // Import: into the prepared stage, which counts as one that went on after FinishImport.
+  // FailedPrecondition: no stage of this epoch is prepared that is to go on with another's KV;
+  // others: see KvFromWire and StageExecutor::ImportKv.
+  absl::Status Import(const grpc::ByteBuffer& frame);
   absl::Status FinishImport(Epoch epoch);
 
-  // From whom frames are taken.
+  // From whom frames are taken. Those for a halted stage are too, and dropped: to end their stream
+  // would make it look as if this node were at fault.
   std::vector<NodeId> upstreams() const;
   const std::shared_ptr<HeldStage>& running() const { return running_; }  // or halted; or null
   const std::shared_ptr<HeldStage>& prepared() const { return prepared_; }
@@ -63,6 +69,7 @@ class StageSlots {
   std::vector<std::shared_ptr<HeldStage>> TakeEnded();
 
  private:
+  absl::Status CheckImport(Epoch epoch) const;
   static bool MayAdopt(const HeldStage& from, const Assignment& assignment);
   void End(std::shared_ptr<HeldStage>& slot);
 

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -25,6 +26,7 @@ constexpr absl::Duration kCallTimeout = absl::Seconds(15);
 constexpr absl::Duration kRenewalTimeout = absl::Seconds(3);  // heartbeats wait for it
 constexpr absl::Duration kRenewalInterval = absl::Minutes(5);
 constexpr absl::Duration kLogInterval = absl::Minutes(1);
+constexpr absl::Duration kLateAfter = absl::Minutes(5);
 constexpr absl::Duration kMoment = absl::Milliseconds(250);
 
 absl::Status CheckOptions(const WorkerOptions& options) {
@@ -44,7 +46,7 @@ absl::Status CheckOptions(const WorkerOptions& options) {
 class RetryLog {
  public:
   void Failed(const std::string& coordinator, const absl::Status& status) {
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     if (status == last_ && now - logged_ < kLogInterval) return;
     last_ = status;
     logged_ = now;
@@ -62,7 +64,7 @@ class RetryLog {
 class RecentChange {
  public:
   bool Of(uint64_t count) {
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     if (std::exchange(count_, count) != count) changed_ = now;
     return now - changed_ < kMoment;
   }
@@ -146,19 +148,32 @@ std::optional<absl::Status> Worker::Wait(absl::Duration timeout) {
 absl::Status Worker::Loop() {
   Backoff backoff(options_.least_backoff, options_.most_backoff, SecureRandomU64());
   RetryLog log;
+  absl::Time last_attached = clock_.Now();  // or begun
   while (true) {
     const Attempt attempt = Serve();
     if (stop_requested()) return absl::OkStatus();
     if (attempt.final || IsRefusal(attempt.status)) return attempt.status;
     if (attempt.attached) {
       backoff.Reset();
+      backoff.SetMost(options_.most_backoff);
       log.Succeeded();
+      last_attached = clock_.Now();
     }
     if (attempt.status.ok()) continue;  // the certificate was renewed
     log.Failed(options_.coordinator, attempt.status);
+    const absl::Duration away = clock_.Now() - last_attached;
+    if (away > options_.retry_for) return GiveUp(attempt.status);
+    if (away > kLateAfter) backoff.SetMost(options_.late_backoff);
     absl::MutexLock lock(&mu_);
     if (mu_.AwaitWithTimeout(absl::Condition(&stop_), backoff.Next())) return absl::OkStatus();
   }
+}
+
+absl::Status Worker::GiveUp(const absl::Status& why) const {
+  return absl::DeadlineExceededError(absl::StrCat(
+      "no connection to the coordinator at ", options_.coordinator, " for ",
+      absl::FormatDuration(options_.retry_for), " (--retry-for), the last time because: ",
+      why.message(), ". Is its address right, and does it run?"));
 }
 
 // One attachment with all that belongs to it: everything is new after a reconnect.
@@ -177,14 +192,15 @@ absl::StatusOr<Transport> Worker::MakeTransport(std::optional<Identity>& identit
 
 absl::StatusOr<Identity> Worker::ObtainIdentity() {
   std::optional<Identity> stored = state_->LoadIdentity();
-  const bool expired = stored && stored->expires <= clock_.Now();
+  const bool expired = stored && stored->expires <= clock_.WallNow();
   const bool other =
       stored && options_.token && stored->ca_fingerprint != options_.token->ca_fingerprint;
-  if (stored && !expired && !other) return *std::move(stored);
+  // Whether it has expired is for the coordinator to say: this machine's clock may be ahead.
+  if (stored && !other && (!expired || !options_.token)) return *std::move(stored);
   if (!options_.token) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        expired ? "this node's certificate has expired" : "this node has not joined yet",
-        ": start it with --token, as `efedllm-ctl token create` prints it at the coordinator"));
+    return absl::FailedPreconditionError(
+        "this node has not joined yet: start it with --token, as `efedllm-ctl token create` prints "
+        "it at the coordinator");
   }
   ASSIGN_OR_RETURN(Identity identity, Enrol(options_.coordinator, *options_.token, options_.name,
                                             *state_, kCallTimeout));
@@ -201,6 +217,8 @@ Worker::Attempt Worker::Attach(const Transport& transport,
   int port = 0;
   builder.AddListeningPort(options_.listen, transport.server_credentials(), &port);
   receiver.Register(builder);
+  KvReceiver kv_receiver(transport);
+  kv_receiver.Register(builder);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     receiver.Shutdown();
@@ -208,15 +226,19 @@ Worker::Attempt Worker::Attach(const Transport& transport,
                                                       ": is the address right and the port free?")),
             .final = true};
   }
-  Attempt attempt = RunSession(transport, identity, receiver, port);
+  Attempt attempt = RunSession(transport, identity, receiver, kv_receiver, port);
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
   return attempt;
 }
 
 Worker::Attempt Worker::RunSession(const Transport& transport,
                                    const std::optional<Identity>& identity, HopReceiver& receiver,
-                                   int port) {
-  const auto stub = v1::Cluster::NewStub(transport.Dial(options_.coordinator, kCoordinatorNode));
+                                   KvReceiver& kv_receiver, int port) {
+  const auto stub = v1::Cluster::NewStub(
+      transport.Dial(options_.coordinator, kCoordinatorNode, kControlKeepalive));
+  // Over a connection of its own: the answers to pings don't queue up behind weights.
+  const auto weights_stub =
+      v1::Cluster::NewStub(transport.Dial(options_.coordinator, kCoordinatorNode));
   ControlSession session({.hello = MakeHello(port),
                           .coordinator = options_.coordinator,
                           .stop_requested = [this] { return stop_requested(); },
@@ -229,18 +251,25 @@ Worker::Attempt Worker::RunSession(const Transport& transport,
                                     profile_.threads, FormatBytes(profile_.memory_bytes));
                                 if (options_.on_attached) options_.on_attached();
                               }},
-                         *stub, transport);
-  StageRunner runner(state_->node(), receiver, [&](Epoch epoch, const absl::Status& why) {
+                         *stub, transport, clock_);
+  StageRunner runner(receiver, clock_, [&](Epoch epoch, const absl::Status& why, StageFault fault) {
     spdlog::error("the stage of epoch {} broke: {}", epoch.v, std::string(why.message()));
-    session.PostReport(
-        {.epoch = epoch, .state = StageState::kFailed, .message = Printable(why.message(), 500)});
+    session.PostReport({.epoch = epoch,
+                        .state = StageState::kFailed,
+                        .message = Printable(why.message(), 500),
+                        .fault = fault});
   });
-  StageKeeper keeper({.memory_bytes = profile_.memory_bytes,
-                      .max_frame_bytes = kMaxFrameBytes,
-                      .coordinator = options_.coordinator,
-                      .draw_bar = options_.draw_bar},
-                     *stub, transport, *cache_, compute_, runner,
-                     [&](const StageReport& report) { session.PostReport(report); });
+  StageKeeper keeper(
+      {.self = state_->node(),
+       .memory_bytes = profile_.memory_bytes,
+       .max_frame_bytes = kMaxFrameBytes,
+       .coordinator = options_.coordinator,
+       .draw_bar = options_.draw_bar},
+      {*weights_stub, transport, *cache_, compute_, clock_, runner},
+      [&](const StageReport& report) { session.PostReport(report); },
+      [&](const HandedOver& handed_over) { session.PostHandedOver(handed_over); });
+  kv_receiver.SetSink(&keeper);
+  const absl::Cleanup no_sink = [&] { kv_receiver.SetSink(nullptr); };
 
   LinkProber prober(
       transport,
@@ -257,7 +286,7 @@ Worker::Attempt Worker::RunSession(const Transport& transport,
 
 bool Worker::RenewIfDue(v1::Cluster::StubInterface& stub, const Identity& identity) {
   const absl::Time now = clock_.Now();
-  if (!RenewalIsDue(identity, now) || now < next_renewal_) return false;
+  if (!RenewalIsDue(identity, clock_.WallNow()) || now < next_renewal_) return false;
   next_renewal_ = now + kRenewalInterval;
   const absl::Status renewed = Renew(stub, identity, *state_, kRenewalTimeout).status();
   if (!renewed.ok()) {
@@ -266,6 +295,8 @@ bool Worker::RenewIfDue(v1::Cluster::StubInterface& stub, const Identity& identi
                  std::string(renewed.message()));
     return false;
   }
+  // By a clock that is far ahead the new one is due, too.
+  next_renewal_ = now + (identity.expires - identity.issued) / 3;
   spdlog::info("the certificate was renewed");
   return true;
 }
@@ -274,6 +305,14 @@ bool Worker::RenewIfDue(v1::Cluster::StubInterface& stub, const Identity& identi
 absl::Status Worker::Explain(const absl::Status& status, const Identity& identity) const {
   const absl::Status pinned =
       FetchPinnedCa(options_.coordinator, identity.ca_fingerprint, kCallTimeout).status();
+  if (pinned.ok() && identity.expires <= clock_.WallNow()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "this node's certificate has expired on ", FormatWallClock(identity.expires),
+        ", and this machine's clock says ", FormatWallClock(clock_.WallNow()),
+        ": start it with --token, as `efedllm-ctl token create` prints it at the coordinator (",
+        status.message(), ")"));
+  }
+  if (absl::IsOutOfRange(pinned)) return pinned;  // it names the clock
   if (!absl::IsPermissionDenied(pinned)) return status;
   return absl::PermissionDeniedError(
       absl::StrCat("the coordinator at ", options_.coordinator,

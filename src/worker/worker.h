@@ -20,6 +20,7 @@
 #include "layers/compute.h"
 #include "model/weight_cache.h"
 #include "net/credentials.h"
+#include "net/hop_kv.h"
 #include "net/join_token.h"
 #include "worker/control_session.h"
 #include "worker/node_state.h"
@@ -41,12 +42,16 @@ struct WorkerOptions {
   std::string engine_version;
 
   std::optional<NodeProfile> profile;  // none: measured
-  absl::Duration least_backoff = absl::Milliseconds(500);
-  absl::Duration most_backoff = absl::Seconds(15);
+  // Between attempts to reach the coordinator: with jitter, from the least up to most, and up to
+  // late_backoff when it has been away for minutes. After retry_for the worker gives up.
+  absl::Duration least_backoff = absl::Milliseconds(100);
+  absl::Duration most_backoff = absl::Seconds(1);
+  absl::Duration late_backoff = absl::Seconds(15);
+  absl::Duration retry_for = absl::Hours(24);
   std::function<void()> on_attached;  // each time; may be empty
 };
 
-// Ends by itself only when it makes no sense to go on: see IsRefusal.
+// Ends by itself only when it makes no sense to go on: see IsRefusal, and WorkerOptions::retry_for.
 class Worker {
  public:
   // Opens the state folder and measures the machine (about a second). InvalidArgument: options that
@@ -76,12 +81,13 @@ class Worker {
   Worker(const WorkerOptions& options, const Clock& clock) : options_(options), clock_(clock) {}
 
   absl::Status Loop() ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status GiveUp(const absl::Status& why) const;
   Attempt Serve() ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<Identity> ObtainIdentity();
   absl::StatusOr<Transport> MakeTransport(std::optional<Identity>& identity);
   Attempt Attach(const Transport& transport, const std::optional<Identity>& identity);
   Attempt RunSession(const Transport& transport, const std::optional<Identity>& identity,
-                     HopReceiver& receiver, int port);
+                     HopReceiver& receiver, KvReceiver& kv_receiver, int port);
   // True when there is a new certificate in the state folder. Tries now and then while one is due.
   bool RenewIfDue(v1::Cluster::StubInterface& stub, const Identity& identity);
   absl::Status Explain(const absl::Status& status, const Identity& identity) const;

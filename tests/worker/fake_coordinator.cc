@@ -36,6 +36,8 @@ FakeCoordinator::FakeCoordinator(absl::Span<const uint8_t> model, int port, bool
   builder.RegisterService(static_cast<v1::Enrolment::Service*>(this));
   builder.RegisterService(static_cast<v1::Cluster::Service*>(this));
   receiver_->Register(builder);
+  kv_receiver_ = std::make_unique<KvReceiver>(transport_);
+  kv_receiver_->Register(builder);
   server_ = builder.BuildAndStart();
   CHECK(server_ != nullptr && port_ != 0);
 }
@@ -83,6 +85,18 @@ void FakeCoordinator::Release(Epoch epoch) {
   Send(message);
 }
 
+void FakeCoordinator::HandOverTo(const HandOver& hand_over) {
+  v1::CoordinatorMessage message;
+  *message.mutable_hand_over() = ToWire(hand_over);
+  Send(message);
+}
+
+void FakeCoordinator::SendPrefetch(const std::vector<TensorSpec>& tensors) {
+  v1::CoordinatorMessage message;
+  *message.mutable_prefetch() = ToWire(Prefetch{tensors});
+  Send(message);
+}
+
 void FakeCoordinator::Detach() {
   absl::MutexLock lock(&mu_);
   if (context_ != nullptr) context_->TryCancel();
@@ -116,15 +130,30 @@ bool FakeCoordinator::AwaitMessage(const std::function<bool(const v1::WorkerMess
   });
 }
 
-std::optional<StageReport> FakeCoordinator::AwaitReport(Epoch epoch, StageState state) {
+std::optional<StageReport> FakeCoordinator::AwaitReport(
+    const std::function<bool(const StageReport&)>& matches) {
   std::optional<StageReport> found;
   AwaitMessage([&](const v1::WorkerMessage& message) {
     if (!message.has_stage_status()) return false;
     const absl::StatusOr<StageReport> report = FromWire(message.stage_status());
     EXPECT_TRUE(report.ok()) << report.status();
-    if (!report.ok() || report->epoch != epoch || report->state != state) return false;
+    if (!report.ok() || !matches(*report)) return false;
     found = *report;
     return true;
+  });
+  return found;
+}
+
+std::optional<StageReport> FakeCoordinator::AwaitReport(Epoch epoch, StageState state) {
+  return AwaitReport(
+      [&](const StageReport& report) { return report.epoch == epoch && report.state == state; });
+}
+
+std::optional<HandedOver> FakeCoordinator::AwaitHandedOver() {
+  std::optional<HandedOver> found;
+  AwaitMessage([&](const v1::WorkerMessage& message) {
+    if (message.has_handed_over()) found = *FromWire(message.handed_over());
+    return found.has_value();
   });
   return found;
 }
@@ -152,6 +181,12 @@ std::optional<StepFrame> FakeCoordinator::AwaitStep(const StepLimits& limits) {
 std::unique_ptr<HopSender> FakeCoordinator::OpenHop() {
   absl::MutexLock lock(&mu_);
   return HopSender::Open(transport_, absl::StrCat("127.0.0.1", hello_.hop_address), worker_);
+}
+
+std::unique_ptr<KvSender> FakeCoordinator::OpenKv(Epoch next_epoch) {
+  absl::MutexLock lock(&mu_);
+  return std::make_unique<KvSender>(transport_, absl::StrCat("127.0.0.1", hello_.hop_address),
+                                    worker_, next_epoch);
 }
 
 Hello FakeCoordinator::hello() const {
@@ -234,6 +269,11 @@ grpc::Status FakeCoordinator::Attach(grpc::ServerContext* context, ControlStream
   while (stream->Read(&message)) {
     absl::MutexLock lock(&mu_);
     messages_.push_back(message);
+    if (message.has_heartbeat() && !faults_.silent) {
+      v1::CoordinatorMessage ping;
+      ping.mutable_ping()->set_id(1);
+      stream->Write(ping);
+    }
     if (message.has_leaving() && !ignore_leaving) {
       v1::CoordinatorMessage release;
       release.mutable_release();

@@ -18,10 +18,12 @@
 #include "model/model_file.h"
 #include "model/weights.h"
 #include "net/hop.h"
+#include "net/hop_kv.h"
 #include "net/join_token.h"
 #include "net/net_world.h"
 #include "wire/cluster_service.h"
 #include "wire/cluster_wire.h"
+#include "wire/handover_wire.h"
 #include "wire/step_wire.h"
 
 namespace efedllm {
@@ -45,18 +47,26 @@ class FakeCoordinator final : public v1::Enrolment::Service, public v1::Cluster:
   void Send(const v1::CoordinatorMessage& message) ABSL_LOCKS_EXCLUDED(mu_);
   void Assign(const Assignment& assignment);
   void Release(Epoch epoch);
+  void HandOverTo(const HandOver& hand_over);
+  void SendPrefetch(const std::vector<TensorSpec>& tensors);
   // Ends the control stream.
   void Detach() ABSL_LOCKS_EXCLUDED(mu_);
 
   // Each waits up to a few seconds.
   bool AwaitAttached(int times = 1) ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<StageReport> AwaitReport(Epoch epoch, StageState state) ABSL_LOCKS_EXCLUDED(mu_);
+  std::optional<StageReport> AwaitReport(const std::function<bool(const StageReport&)>& matches)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  std::optional<HandedOver> AwaitHandedOver() ABSL_LOCKS_EXCLUDED(mu_);
   bool AwaitMessage(const std::function<bool(const v1::WorkerMessage&)>& matches)
       ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<StepFrame> AwaitStep(const StepLimits& limits);
 
   // The edge into the worker that attached last.
   std::unique_ptr<HopSender> OpenHop();
+  std::unique_ptr<KvSender> OpenKv(Epoch next_epoch);
+  // What the worker hands over to this coordinator goes there.
+  KvReceiver& kv_receiver() { return *kv_receiver_; }
   Hello hello() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // What goes wrong. Set before it can happen.
@@ -67,6 +77,7 @@ class FakeCoordinator final : public v1::Enrolment::Service, public v1::Cluster:
     int break_after_chunks = -1;  // then every fetch breaks; -1: never
     absl::Duration chunk_delay;   // before each chunk
     bool ignore_leaving = false;
+    bool silent = false;  // no pings, which else answer each heartbeat
   };
   void SetFaults(const Faults& faults) ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -99,6 +110,7 @@ class FakeCoordinator final : public v1::Enrolment::Service, public v1::Cluster:
   ModelConfig config_;
   Transport transport_;
   std::unique_ptr<HopReceiver> receiver_;
+  std::unique_ptr<KvReceiver> kv_receiver_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
   absl::flat_hash_map<std::string, std::string> tensors_;  // GGUF bytes by id

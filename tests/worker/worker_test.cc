@@ -104,9 +104,33 @@ TEST_F(WorkerTest, RenewsItsCertificateInTime) {
   worker->Start();
   ASSERT_TRUE(coordinator_.AwaitAttached());
   EXPECT_EQ(coordinator_.renewals(), 0);
-  clock.Advance(absl::Minutes(50));  // of an hour
+  clock.SetSkew(absl::Minutes(50));  // of an hour
   ASSERT_TRUE(coordinator_.AwaitAttached(2));
   EXPECT_EQ(coordinator_.renewals(), 1);
+  EXPECT_EQ(coordinator_.enrolments(), 1);
+}
+
+TEST_F(WorkerTest, JoinsAndRenewsOnceWhereItsClockIsDaysAhead) {
+  ManualClock clock(absl::Now());
+  clock.SetSkew(absl::Hours(24 * 40));
+  const auto worker = *Worker::Create(Options(coordinator_, state_.path()), clock);
+  worker->Start();
+  ASSERT_TRUE(coordinator_.AwaitAttached(2));  // once again with the renewed certificate
+  clock.Advance(absl::Minutes(10));
+  coordinator_.Detach();
+  ASSERT_TRUE(coordinator_.AwaitAttached(3));
+  EXPECT_EQ(coordinator_.renewals(), 1);
+}
+
+TEST_F(WorkerTest, ComesBackWithACertificateThatOnlyItsOwnClockCallsExpired) {
+  ReadyWorker(Epoch{1}).reset();
+  ManualClock clock(absl::Now());
+  clock.SetSkew(absl::Hours(24 * 40));
+  WorkerOptions options = Options(coordinator_, state_.path());
+  options.token.reset();
+  const auto worker = *Worker::Create(options, clock);
+  worker->Start();
+  EXPECT_TRUE(coordinator_.AwaitAttached(2));
   EXPECT_EQ(coordinator_.enrolments(), 1);
 }
 
