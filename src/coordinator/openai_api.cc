@@ -73,7 +73,7 @@ struct OpenAiApi::Impl {
         registry(registry),
         cluster_metrics(cluster_metrics),
         options(options),
-        created(absl::ToUnixSeconds(clock.Now())),
+        created(absl::ToUnixSeconds(clock.WallNow())),
         requests(prometheus::BuildCounter()
                      .Name("efedllm_http_requests_total")
                      .Help("Requests by route and status code; 499: the client went away")
@@ -214,7 +214,8 @@ ApiResult<std::shared_ptr<ReplySource>> OpenAiApi::Impl::Begin(
   auto generation = scheduler.Submit(work.choices, NewReplyId(request.chat));
   if (!generation.ok()) return ErrorFor(generation.status());
   return std::make_shared<Conversation>(surroundings, std::move(request), work, turn,
-                                        *std::move(generation), absl::ToUnixSeconds(arrived));
+                                        *std::move(generation),
+                                        absl::ToUnixSeconds(clock.WallNow()));
 }
 
 // The first piece decides: a request that fails before it gets a status code, not a broken stream.

@@ -1,8 +1,11 @@
 #include "coordinator/reply_store.h"
 
+#include <cstdio>
+
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/status_macros.h"
+#include "spdlog/spdlog.h"
 
 namespace efedllm {
 namespace {
@@ -44,14 +47,25 @@ ReplyStore::ReplyStore(std::unique_ptr<Database> database, const Clock& clock,
                        const ReplyStoreLimits& limits)
     : database_(std::move(database)), clock_(clock), limits_(limits) {}
 
-absl::StatusOr<std::unique_ptr<ReplyStore>> ReplyStore::Open(const std::string& path,
-                                                             const Clock& clock,
-                                                             const ReplyStoreLimits& limits) {
-  ASSIGN_OR_RETURN(std::unique_ptr<Database> database, Database::Open(path, Migrations()));
+absl::StatusOr<std::unique_ptr<ReplyStore>> ReplyStore::OpenAsItIs(const std::string& path,
+                                                                   const Clock& clock,
+                                                                   const ReplyStoreLimits& limits) {
+  ASSIGN_OR_RETURN(auto database, Database::Open(path, Migrations()));
   std::unique_ptr<ReplyStore> store(new ReplyStore(std::move(database), clock, limits));
   RETURN_IF_ERROR(store->ReadIndex());
   RETURN_IF_ERROR(store->RemoveExpired());
   return store;
+}
+
+absl::StatusOr<std::unique_ptr<ReplyStore>> ReplyStore::Open(const std::string& path,
+                                                             const Clock& clock,
+                                                             const ReplyStoreLimits& limits) {
+  auto store = OpenAsItIs(path, clock, limits);
+  if (!absl::IsDataLoss(store.status())) return store;
+  spdlog::warn("the stored replies are lost, requests that are sent again will run again: {}",
+               std::string(store.status().message()));
+  for (const char* suffix : {"", "-wal", "-shm"}) std::remove((path + suffix).c_str());
+  return OpenAsItIs(path, clock, limits);
 }
 
 absl::Status ReplyStore::ReadIndex() {
@@ -71,7 +85,7 @@ absl::Status ReplyStore::ReadIndex() {
 
 // A clock that was set back leaves replies of the future, which nothing else would remove.
 bool ReplyStore::IsExpired(int64_t finished) const {
-  const absl::Duration age = clock_.Now() - absl::FromUnixSeconds(finished);
+  const absl::Duration age = clock_.WallNow() - absl::FromUnixSeconds(finished);
   return age > limits_.age || -age > limits_.age;
 }
 
@@ -111,7 +125,7 @@ std::vector<std::string> ReplyStore::TakeSurplus() {
 }
 
 absl::Status ReplyStore::Add(const std::vector<StoredReply>& replies) {
-  const int64_t now = absl::ToUnixSeconds(clock_.Now());
+  const int64_t now = absl::ToUnixSeconds(clock_.WallNow());
   std::vector<std::string> bodies;
   for (const StoredReply& reply : replies) bodies.push_back(absl::StrJoin(reply.pieces, "\n"));
   std::vector<std::string> surplus;

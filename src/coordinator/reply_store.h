@@ -40,7 +40,8 @@ struct ReplyStoreLimits {
 // Thread-safe.
 class ReplyStore {
  public:
-  // Opens or makes the file, 0600. clock is borrowed. Errors are Database::Open's.
+  // Opens or makes the file, 0600. clock is borrowed. A file that can't be read is begun anew.
+  // FailedPrecondition: written by a newer version of this program; Internal: can't be written.
   static absl::StatusOr<std::unique_ptr<ReplyStore>> Open(const std::string& path,
                                                           const Clock& clock,
                                                           const ReplyStoreLimits& limits = {});
@@ -58,6 +59,9 @@ class ReplyStore {
   size_t size() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
+  static absl::StatusOr<std::unique_ptr<ReplyStore>> OpenAsItIs(const std::string& path,
+                                                                const Clock& clock,
+                                                                const ReplyStoreLimits& limits);
   struct Entry {
     int64_t finished;  // Unix seconds
     uint64_t bytes;

@@ -13,7 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "common/clock.h"
 
 namespace efedllm {
 namespace {
@@ -26,13 +26,13 @@ constexpr double kSlowestBytesPerSecond = 64 << 10;
 // False: nothing happened until the deadline, or poll failed.
 bool Await(int fd, short events, absl::Time deadline) {
   while (true) {
-    const absl::Duration left = std::max(deadline - absl::Now(), absl::ZeroDuration());
+    const absl::Duration left = std::max(deadline - SteadyNow(), absl::ZeroDuration());
     const int64_t ms = std::min<int64_t>(absl::ToInt64Milliseconds(left) + 1, 60'000);
     pollfd poller{.fd = fd, .events = events, .revents = 0};
     const int ready = poll(&poller, 1, static_cast<int>(ms));
     if (ready > 0) return true;
     if (ready < 0 && errno != EINTR) return false;
-    if (absl::Now() >= deadline) return false;
+    if (SteadyNow() >= deadline) return false;
   }
 }
 
@@ -71,8 +71,8 @@ HttpConnection::HttpConnection(int fd, const HttpServerOptions& options,
 HttpConnection::~HttpConnection() {
   EndRequest();
   shutdown(fd_, SHUT_WR);
-  const absl::Time deadline = absl::Now() + kLingerTimeout;
-  while (absl::Now() < deadline && Await(fd_, POLLIN, deadline) &&
+  const absl::Time deadline = SteadyNow() + kLingerTimeout;
+  while (SteadyNow() < deadline && Await(fd_, POLLIN, deadline) &&
          recv(fd_, buffer_.data(), buffer_.size(), MSG_DONTWAIT) > 0) {
   }
   close(fd_);
@@ -84,11 +84,11 @@ void HttpConnection::Hurry(absl::Duration most) {
 }
 
 bool HttpConnection::AwaitRequest() {
-  return buffered_begin_ < buffered_end_ || Fill(absl::Now() + idle_timeout_);
+  return buffered_begin_ < buffered_end_ || Fill(SteadyNow() + idle_timeout_);
 }
 
 void HttpConnection::BeginRequest() {
-  read_deadline_ = absl::Now() + read_timeout_;
+  read_deadline_ = SteadyNow() + read_timeout_;
   line_bytes_ = 0;
   request_bytes_ = 0;
   read_timed_out_ = false;
@@ -136,7 +136,7 @@ bool HttpConnection::is_readable() const {
 }
 
 bool HttpConnection::is_writable() const {
-  return !write_failed_ && Await(fd_, POLLOUT, absl::Now() + options_.write_timeout);
+  return !write_failed_ && Await(fd_, POLLOUT, SteadyNow() + options_.write_timeout);
 }
 
 ssize_t HttpConnection::read(char* data, size_t size) {
@@ -153,16 +153,16 @@ ssize_t HttpConnection::read(char* data, size_t size) {
 
 ssize_t HttpConnection::write(const char* data, size_t size) {
   const absl::Duration transfer = absl::Seconds(static_cast<double>(size) / kSlowestBytesPerSecond);
-  const absl::Time deadline = absl::Now() + options_.write_timeout + transfer;
+  const absl::Time deadline = SteadyNow() + options_.write_timeout + transfer;
   for (size_t written = 0; written < size && !write_failed_;) {
     const ssize_t sent = send(fd_, data + written, size - written, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent > 0) {
       written += static_cast<size_t>(sent);
     } else if (!(sent < 0 && (errno == EAGAIN || errno == EINTR)) ||
-               !Await(fd_, POLLOUT, std::min(deadline, absl::Now() + options_.write_timeout))) {
+               !Await(fd_, POLLOUT, std::min(deadline, SteadyNow() + options_.write_timeout))) {
       write_failed_ = true;
     }
-    if (written < size && absl::Now() >= deadline) write_failed_ = true;
+    if (written < size && SteadyNow() >= deadline) write_failed_ = true;
   }
   return write_failed_ ? -1 : static_cast<ssize_t>(size);
 }

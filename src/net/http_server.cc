@@ -18,6 +18,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/status_macros.h"
 #include "net/address.h"
 #include "net/http_connection.h"
@@ -155,7 +156,7 @@ struct HttpServer::Impl final : httplib::Server {
     // Guarded by Impl::mu.
     bool busy = false;  // between a request's first byte and its reply
     bool cut = false;   // it ended to make room
-    absl::Time idle_since = absl::Now();
+    absl::Time idle_since = SteadyNow();
     absl::string_view why = "";  // of an error that httplib has no words for
   };
 
@@ -286,7 +287,7 @@ void HttpServer::Impl::Serve(Session& session) {
 bool HttpServer::Impl::SetBusy(Session& session, bool busy) {
   absl::MutexLock lock(&mu);
   session.busy = busy;
-  if (!busy) session.idle_since = absl::Now();
+  if (!busy) session.idle_since = SteadyNow();
   return !stopping;
 }
 
@@ -302,7 +303,7 @@ bool HttpServer::Impl::HasRoom() {
     if (longest == nullptr || session->idle_since < longest->idle_since) longest = session;
   }
   if (open < options.max_connections) return true;
-  if (longest == nullptr || absl::Now() - longest->idle_since < options.least_idle) return false;
+  if (longest == nullptr || SteadyNow() - longest->idle_since < options.least_idle) return false;
   longest->cut = true;
   longest->connection.Cut();
   return true;

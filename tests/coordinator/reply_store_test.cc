@@ -125,11 +125,18 @@ TEST_F(ReplyStoreTest, AnIdThatComesAgainReplacesItsReply) {
   EXPECT_EQ((*store_->Load("one"))->pieces, std::vector<std::string>{"second"});
 }
 
-TEST_F(ReplyStoreTest, AFileThatIsNoDatabaseIsAnError) {
+TEST_F(ReplyStoreTest, AFileThatIsNoDatabaseIsBegunAnew) {
+  Add("one");
   store_.reset();
   std::ofstream(path(), std::ios::trunc) << std::string(4096, 'x');
-  std::filesystem::remove(path() + "-wal");
-  EXPECT_FALSE(ReplyStore::Open(path(), clock_).ok());
+  Open();
+  EXPECT_EQ(store_->size(), 0u);
+  Add("two");
+  EXPECT_TRUE(store_->Has("two"));
+}
+
+TEST_F(ReplyStoreTest, APlaceThatCannotBeWrittenIsAnError) {
+  EXPECT_FALSE(ReplyStore::Open(dir_ + "/none/replies.db", clock_).ok());
 }
 
 }  // namespace
