@@ -65,6 +65,7 @@ absl::Status CheckAddresses(const CoordFlags& flags) {
 
 absl::Status CheckNumbers(const CoordFlags& flags) {
   RETURN_IF_ERROR(InRange("--min-workers", flags.min_workers, 0, 4096));
+  RETURN_IF_ERROR(InRange("--standby", flags.standby, 0, 4096));
   RETURN_IF_ERROR(InRange("--threads", flags.threads, 0, 1024));
   RETURN_IF_ERROR(InRange("--context", flags.context, 0, int64_t{1} << 24));
   RETURN_IF_ERROR(InRange("--max-sequences", flags.max_sequences, 1, 1024));
@@ -91,6 +92,10 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
   app.add_option("--min-workers", flags.min_workers,
                  "Serve when so many workers joined; 0: compute alone until one joins")
       ->capture_default_str();
+  app.add_option("--standby", flags.standby,
+                 "Workers that get no layers, to take over at once when another fails; fewer where "
+                 "the model needs their memory")
+      ->capture_default_str();
   app.add_option("--codec", flags.codec,
                  "How activations travel: lossless, or auto (lossless in this version)")
       ->capture_default_str();
@@ -108,6 +113,11 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
   app.add_option("--layout", flags.layout,
                  "How layers lie on workers: chain (all workers in one), replicas (chains of their "
                  "own), or auto (a chain, unless another serves clearly more)")
+      ->capture_default_str();
+  app.add_option("--standby", flags.standby,
+                 "Workers that get no layers but have the weights at hand, to take the place of one "
+                 "that is lost or leaves; fewer where the model needs them")
+      ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_option("--context", flags.context,
                  "Tokens that a sequence may have; 0: the model's, at most 8192")
@@ -129,6 +139,7 @@ absl::StatusOr<CoordOptions> CheckCoordFlags(const CoordFlags& flags, const Coor
   RETURN_IF_ERROR(CheckNumbers(flags));
   ASSIGN_OR_RETURN(coordinator.codec, CheckCodec(flags.codec));
   ASSIGN_OR_RETURN(coordinator.layout, CheckLayout(flags.layout));
+  coordinator.standby = flags.standby;
   ASSIGN_OR_RETURN(coordinator.kv_type, CheckKvTypeFlag(flags.kv_type));
   const absl::StatusOr<uint64_t> memory = ParseBytes(flags.memory);
   RETURN_IF_ERROR(Named("--memory", memory.status()));
@@ -145,6 +156,7 @@ absl::StatusOr<CoordOptions> CheckCoordFlags(const CoordFlags& flags, const Coor
   coordinator.scheduler.max_sequences = static_cast<size_t>(flags.max_sequences);
   coordinator.scheduler.max_queue = static_cast<size_t>(flags.queue);
   coordinator.rules.min_workers = static_cast<size_t>(flags.min_workers);
+  coordinator.standby = static_cast<size_t>(flags.standby);
   coordinator.state_dir = flags.state_dir;
   if (flags.state_dir.empty()) {
     ASSIGN_OR_RETURN(coordinator.state_dir, DefaultStateDir(machine.user, kCoordinatorState));

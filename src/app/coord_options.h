@@ -20,6 +20,7 @@ struct CoordFlags {
   std::string http = "127.0.0.1:8080";
   std::string state_dir;
   int64_t min_workers = 0;
+  int64_t standby = 0;
   std::string codec = "auto";
   std::string memory = "0";
   int64_t threads = 0;

@@ -54,6 +54,7 @@ nlohmann::json NodeJson(const v1::NodeStatus& node) {
           {"name", node.name()},
           {"address", node.address()},
           {"state", node.state()},
+          {"why", node.why()},
           {"first_layer", node.first_layer()},
           {"last_layer", node.last_layer()},
           {"threads", node.threads()},
@@ -74,6 +75,14 @@ nlohmann::json NodeJson(const v1::NodeStatus& node) {
           {"busy", node.busy()}};
 }
 
+nlohmann::json FailoversJson(const v1::Failovers& failovers) {
+  return {{"count", failovers.count()},
+          {"mean_pause_seconds", failovers.mean_pause_seconds()},
+          {"kept_tokens", failovers.kept_tokens()},
+          {"replayed_by_stages_tokens", failovers.replayed_by_stages_tokens()},
+          {"replayed_from_tokens", failovers.replayed_from_tokens()}};
+}
+
 nlohmann::json StatusJson(const v1::StatusReply& status) {
   nlohmann::json nodes = nlohmann::json::array();
   for (const v1::NodeStatus& node : status.nodes()) nodes.push_back(NodeJson(node));
@@ -90,6 +99,7 @@ nlohmann::json StatusJson(const v1::StatusReply& status) {
           {"kv_tokens_total", status.kv_tokens_total()},
           {"kv_tokens_cached", status.kv_tokens_cached()},
           {"uptime_seconds", status.uptime_seconds()},
+          {"failovers", FailoversJson(status.failovers())},
           {"nodes", nodes}};
 }
 
@@ -119,6 +129,12 @@ void PrintStatus(const v1::StatusReply& status) {
       "%.1f tokens/s   requests: %d running, %d queued   KV: %d used and %d cached of %d tokens\n",
       status.tokens_per_second(), status.requests_running(), status.requests_queued(),
       status.kv_tokens_used(), status.kv_tokens_cached(), status.kv_tokens_total());
+  const v1::Failovers& failovers = status.failovers();
+  if (failovers.count() > 0) {
+    absl::PrintF("failovers: %d, %.2f s of pause each   their tokens: %d kept, %d computed again\n",
+                 failovers.count(), failovers.mean_pause_seconds(), failovers.kept_tokens(),
+                 failovers.replayed_by_stages_tokens() + failovers.replayed_from_tokens());
+  }
   if (status.nodes().empty()) {
     absl::PrintF("\nno workers\n");
     return;
@@ -127,6 +143,11 @@ void PrintStatus(const v1::StatusReply& status) {
                "STATE", "LAYERS", "THREADS", "MEMORY", "TOKENS", "MS/STEP", "BUSY", "BYTES/HOP",
                "HEARD");
   for (const v1::NodeStatus& node : status.nodes()) PrintNode(node);
+  for (const v1::NodeStatus& node : status.nodes()) {
+    if (node.why().empty()) continue;
+    const std::string id = NodeName(NodeId{node.node()});
+    absl::PrintF("\n%s: %s\n", node.name().empty() ? id : node.name(), node.why());
+  }
 }
 
 absl::Status RunStatus(const AdminFlags& flags) {

@@ -5,6 +5,7 @@
 
 #include "app/ctl_admin.h"
 #include "app/ctl_bench.h"
+#include "app/ctl_drain.h"
 #include "app/ctl_eval.h"
 #include "app/ctl_model.h"
 #include "app/ctl_plan.h"
@@ -29,6 +30,7 @@ int Main(int argc, char** argv) {
   int exit_code = 0;
   efedllm::AddStatusCommand(app, exit_code);
   efedllm::AddTokenCommand(app, exit_code);
+  efedllm::AddDrainCommands(app, exit_code);
   efedllm::AddBenchCommand(app, exit_code);
   efedllm::AddEvalCommand(app, exit_code);
   efedllm::AddModelCommand(app, exit_code);

@@ -9,12 +9,16 @@
 #include <cerrno>
 #include <chrono>
 #include <limits>
+#include <map>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
 #include "coordinator/chrome_trace.h"
 #include "coordinator/cluster_metrics.h"
+#include "coordinator/failover_figures.h"
+#include "coordinator/node_status.h"
 #include "coordinator/plan_explanation.h"
 #include "wire/status_wire.h"
 
@@ -33,33 +37,19 @@ void FillToken(const JoinTokenInfo& info, absl::Time now, v1::Token& token) {
   token.set_state(std::string(JoinTokenStateName(info.StateAt(now))));
 }
 
-double Per(uint64_t sum, uint64_t count) {
-  return count == 0 ? 0 : static_cast<double>(sum) / static_cast<double>(count);
+template <class Reply>
+void FillChange(const NodeDrains::Change& change, Reply& reply) {
+  reply.set_node(change.node.node.v);
+  reply.set_name(change.node.name);
+  reply.set_changed(change.changed);
 }
 
-void FillNode(const Member& member, absl::Time now, v1::NodeStatus& node) {
-  node.set_node(member.node.v);
-  node.set_name(member.hello.name);
-  node.set_address(member.hello.hop_address);
-  node.set_state(std::string(MemberStateName(member.state)));
-  node.set_first_layer(member.layers.first);
-  node.set_last_layer(member.layers.last);
-  node.set_threads(member.hello.profile.threads);
-  node.set_memory_bytes(member.hello.profile.memory_bytes);
-  node.set_read_bytes_per_second(member.hello.profile.read_bytes_per_second);
-  node.set_int8_ops_per_second(member.hello.profile.int8_ops_per_second);
-  node.set_f32_flops_per_second(member.hello.profile.f32_flops_per_second);
-  node.set_bytes_held(member.report.bytes_held);
-  node.set_bytes_total(member.report.bytes_total);
-  node.set_bytes_fetched(member.bytes_fetched);
-  node.set_steps(member.steps);
-  node.set_tokens(member.tokens);
-  node.set_compute_millis_per_step(Per(member.counters.compute_micros, member.counters.steps) /
-                                   1000);
-  node.set_bytes_out_per_step(Per(member.counters.bytes_out, member.counters.steps));
-  node.set_kv_tokens_used(member.counters.kv_tokens_used);
-  node.set_heartbeat_age_seconds(absl::ToDoubleSeconds(now - member.last_heard));
-  node.set_work_gflop(member.work_flop / 1e9);
+void FillFailovers(const FailoverFigures& figures, v1::Failovers& failovers) {
+  failovers.set_count(figures.count);
+  failovers.set_mean_pause_seconds(figures.mean_pause_seconds);
+  failovers.set_kept_tokens(figures.kept_tokens);
+  failovers.set_replayed_by_stages_tokens(figures.replayed_by_stages_tokens);
+  failovers.set_replayed_from_tokens(figures.replayed_from_tokens);
 }
 
 // Fills the reply, or fails.
@@ -82,7 +72,7 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* c
   reply->set_epoch(cluster.epoch.v);
   reply->set_state(cluster.state);
   reply->set_reason(cluster.reason);
-  for (const Member& member : cluster.members) FillNode(member, cluster.now, *reply->add_nodes());
+  FillNodes(cluster, *reply);
   for (const StageBusy& stage : meters_.Busy(clock_.Now())) {
     for (v1::NodeStatus& node : *reply->mutable_nodes()) {
       if (node.node() == stage.node.v) node.set_busy(stage.share);
@@ -94,8 +84,21 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* c
   reply->set_kv_tokens_used(stats.kv_tokens_held);
   reply->set_kv_tokens_total(stats.kv_tokens_total);
   reply->set_kv_tokens_cached(stats.kv_tokens_cached);
+  FillFailovers(FailoversIn(registry_.Collect()), *reply->mutable_failovers());
   reply->set_uptime_seconds(absl::ToDoubleSeconds(clock_.Now() - started_));
   return Finish(context, absl::OkStatus());
+}
+
+void AdminService::FillNodes(const ClusterStatus& cluster, v1::StatusReply& reply) const {
+  std::map<NodeId, absl::Time> drained = drains_.List();
+  for (const Member& member : cluster.members) {
+    const auto found = drained.find(member.node);
+    std::optional<absl::Time> since;
+    if (found != drained.end()) since = found->second;
+    FillNodeStatus(member, since, cluster.now, *reply.add_nodes());
+    drained.erase(member.node);
+  }
+  for (const auto& [node, since] : drained) FillAbsentNode(node, since, *reply.add_nodes());
 }
 
 grpc::ServerUnaryReactor* AdminService::CreateToken(grpc::CallbackServerContext* context,
@@ -151,6 +154,22 @@ grpc::ServerUnaryReactor* AdminService::GetTrace(grpc::CallbackServerContext* co
   return Finish(context, trace.status());
 }
 
+grpc::ServerUnaryReactor* AdminService::DrainNode(grpc::CallbackServerContext* context,
+                                                  const v1::DrainNodeRequest* request,
+                                                  v1::DrainNodeReply* reply) {
+  const absl::StatusOr<NodeDrains::Change> change = drains_.Drain(request->node());
+  if (change.ok()) FillChange(*change, *reply);
+  return Finish(context, change.status());
+}
+
+grpc::ServerUnaryReactor* AdminService::UndrainNode(grpc::CallbackServerContext* context,
+                                                    const v1::UndrainNodeRequest* request,
+                                                    v1::UndrainNodeReply* reply) {
+  const absl::StatusOr<NodeDrains::Change> change = drains_.Undrain(request->node());
+  if (change.ok()) FillChange(*change, *reply);
+  return Finish(context, change.status());
+}
+
 std::string AdminSocket(const std::string& state_dir) { return state_dir + "/admin.sock"; }
 
 absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(const std::string& state_dir,
@@ -161,7 +180,7 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(const std::strin
         absl::StrCat("the path of the admin socket, ", path, ", is longer than ",
                      sizeof(sockaddr_un{}.sun_path) - 1, " bytes; choose a shorter --state-dir"));
   }
-  // Of a coordinator that was killed: ours is the state dir now (see LockStateDir).
+  // Of a coordinator that was killed: ours is the state dir now (see StateDirLock).
   if (unlink(path.c_str()) != 0 && errno != ENOENT) return ErrnoStatus(errno, "remove", path);
   grpc::ServerBuilder builder;
   builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());

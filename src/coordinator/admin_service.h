@@ -10,9 +10,11 @@
 #include "common/clock.h"
 #include "coordinator/epoch_keeper.h"
 #include "coordinator/join_tokens.h"
+#include "coordinator/node_drains.h"
 #include "coordinator/scheduler.h"
 #include "coordinator/stage_meters.h"
 #include "coordinator/trace_store.h"
+#include "prometheus/registry.h"
 #include "wire/admin_service.h"
 
 namespace efedllm {
@@ -28,14 +30,17 @@ struct ServedFacts {
 class AdminService final : public v1::Admin::CallbackService {
  public:
   AdminService(const Clock& clock, EpochKeeper& keeper, const Scheduler& scheduler,
-               JoinTokens& tokens, const TraceStore& traces, const StageMeters& meters,
+               JoinTokens& tokens, NodeDrains& drains, const TraceStore& traces,
+               const StageMeters& meters, const prometheus::Registry& registry,
                const ServedFacts& facts)
       : clock_(clock),
         keeper_(keeper),
         scheduler_(scheduler),
         tokens_(tokens),
+        drains_(drains),
         traces_(traces),
         meters_(meters),
+        registry_(registry),
         facts_(facts),
         started_(clock.Now()) {}
 
@@ -57,14 +62,24 @@ class AdminService final : public v1::Admin::CallbackService {
   grpc::ServerUnaryReactor* GetTrace(grpc::CallbackServerContext* context,
                                      const v1::TraceRequest* request,
                                      v1::TraceReply* reply) override;
+  grpc::ServerUnaryReactor* DrainNode(grpc::CallbackServerContext* context,
+                                      const v1::DrainNodeRequest* request,
+                                      v1::DrainNodeReply* reply) override;
+  grpc::ServerUnaryReactor* UndrainNode(grpc::CallbackServerContext* context,
+                                        const v1::UndrainNodeRequest* request,
+                                        v1::UndrainNodeReply* reply) override;
 
  private:
+  void FillNodes(const ClusterStatus& cluster, v1::StatusReply& reply) const;
+
   const Clock& clock_;
   EpochKeeper& keeper_;
   const Scheduler& scheduler_;
   JoinTokens& tokens_;
+  NodeDrains& drains_;
   const TraceStore& traces_;
   const StageMeters& meters_;
+  const prometheus::Registry& registry_;
   const ServedFacts facts_;
   const absl::Time started_;
 };

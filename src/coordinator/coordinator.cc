@@ -24,7 +24,9 @@
 #include "coordinator/draft_model.h"
 #include "coordinator/enrolment_service.h"
 #include "coordinator/epoch_builder.h"
+#include "coordinator/node_drains.h"
 #include "coordinator/openai_api.h"
+#include "coordinator/reply_store.h"
 #include "coordinator/served_model.h"
 #include "coordinator/stage_meters.h"
 #include "coordinator/state_database.h"
@@ -49,6 +51,7 @@ namespace {
 constexpr uint32_t kDefaultContext = 8192;
 constexpr size_t kPlannedStreams = 16;
 constexpr absl::Duration kServerShutdown = absl::Seconds(2);
+constexpr absl::Duration kLastWords = absl::Seconds(1);  // for the API's running requests
 // Far more than requests that may wait, so that a crowd is told to come back (429) and not cut off.
 constexpr size_t kMaxHttpConnections = 1024;
 
@@ -61,7 +64,10 @@ class StateDirLock {
     StateDirLock lock;
     lock.fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lock.fd_ < 0) return ErrnoStatus(errno, "open", path);
-    if (flock(lock.fd_, LOCK_EX | LOCK_NB) == 0) return lock;
+    if (flock(lock.fd_, LOCK_EX | LOCK_NB) == 0) {
+      RemoveUnfinishedFiles(dir);
+      return lock;
+    }
     if (errno != EWOULDBLOCK) return ErrnoStatus(errno, "lock", path);
     return absl::FailedPreconditionError(
         absl::StrCat("another coordinator runs with the state dir ", dir,
@@ -138,9 +144,10 @@ struct Coordinator::Parts {
 
   std::unique_ptr<HopReceiver> receiver;
   std::unique_ptr<HopInbox> inbox;
-  std::unique_ptr<EpochBuilder> builder;
+  std::unique_ptr<ClusterEpochBuilder> builder;
   std::unique_ptr<SwitchingPipeline> pipeline;
   std::unique_ptr<EpochKeeper> keeper;
+  std::unique_ptr<NodeDrains> drains;
   std::unique_ptr<LinkProber> prober;
   std::unique_ptr<Enroller> enroller;
   std::unique_ptr<EnrolmentService> enrolment_service;
@@ -152,6 +159,7 @@ struct Coordinator::Parts {
   std::unique_ptr<StageMeters> stage_meters;
   std::unique_ptr<ClusterMetrics> cluster_metrics;
   std::unique_ptr<Scheduler> scheduler;
+  std::unique_ptr<ReplyStore> replies;
   std::unique_ptr<OpenAiApi> api;
   std::unique_ptr<HttpServer> http;
   std::unique_ptr<AdminService> admin_service;
@@ -218,6 +226,7 @@ EpochKeeperOptions Coordinator::Parts::KeeperOptions(std::vector<LayerCost> laye
   keeper_options.planner.row_bytes = static_cast<double>(sizeof(float)) * model->config.d_model;
   keeper_options.layers = std::move(layers);
   keeper_options.own = options.own;
+  keeper_options.standby = options.standby;
   const absl::StatusOr<HeadSpecs> head = HeadTensors(model->config, model->file);
   if (head.ok()) {
     keeper_options.own_overhead_bytes = PackedBytes(head->weight);
@@ -235,18 +244,20 @@ EpochKeeperOptions Coordinator::Parts::KeeperOptions(std::vector<LayerCost> laye
 
 absl::Status Coordinator::Parts::Listen() {
   ASSIGN_OR_RETURN(std::vector<LayerCost> layers,
-                   EpochBuilder::LayerCosts(model->config, model->file, kv_type));
+                   ClusterEpochBuilder::LayerCosts(model->config, model->file, kv_type));
   receiver =
       std::make_unique<HopReceiver>(*transport, MaxStepFrameBytes(limits, model->config.d_model));
   inbox = std::make_unique<HopInbox>(*receiver);
-  builder =
-      std::make_unique<EpochBuilder>(EpochParts{*database, *transport, model->file, model->config,
-                                                *hasher, *weight_cache, *weights, *inbox, compute},
-                                     EpochOptions{limits, options.codec, kv_type});
+  builder = std::make_unique<ClusterEpochBuilder>(
+      EpochParts{*database, *transport, clock, model->file, model->config, *hasher, *weight_cache,
+                 *weights, *inbox, compute},
+      EpochOptions{limits, options.codec, kv_type});
   pipeline = std::make_unique<SwitchingPipeline>(
       [this](size_t active) { keeper->SetActiveSequences(active); });
   keeper =
       std::make_unique<EpochKeeper>(clock, *builder, *pipeline, KeeperOptions(std::move(layers)));
+  drains = std::make_unique<NodeDrains>(*database, clock, *keeper);
+  RETURN_IF_ERROR(drains->Restore());
   prober = std::make_unique<LinkProber>(
       *transport, LinkProberOptions(), [this](NodeId node, const auto& measured) {
         keeper->OnLink(kCoordinatorNode, nullptr, OwnLink(node, measured));
@@ -283,9 +294,12 @@ absl::Status Coordinator::Parts::Serve() {
   scheduler =
       std::make_unique<Scheduler>(clock, *model, *pipeline, options.scheduler, registry,
                                   StepObservers{&traces, stage_meters.get()}, draft_model.get());
-  api = std::make_unique<OpenAiApi>(clock, *model, *scheduler, registry, cluster_metrics.get());
+  ASSIGN_OR_RETURN(replies, ReplyStore::Open(options.state_dir + "/replies.db", clock));
+  api = std::make_unique<OpenAiApi>(clock, *model, *scheduler, registry, cluster_metrics.get(),
+                                    OpenAiOptions{options.scheduler.max_queue, replies.get(),
+                                                  [this] { return keeper->Status().state; }});
   admin_service = std::make_unique<AdminService>(
-      clock, *keeper, *scheduler, *tokens, traces, *stage_meters,
+      clock, *keeper, *scheduler, *tokens, *drains, traces, *stage_meters, registry,
       ServedFacts{model->id, model->config.layers, std::string(CodecName(options.codec))});
   ASSIGN_OR_RETURN(admin, AdminServer::Start(options.state_dir, *admin_service));
   HttpServerOptions http_options;
@@ -315,7 +329,8 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(const Coordinato
 }
 
 Coordinator::~Coordinator() {
-  if (parts_->http) parts_->http->Stop(absl::ZeroDuration());
+  if (parts_->api) parts_->api->Stop();
+  if (parts_->http) parts_->http->Stop(kLastWords);
   parts_->http.reset();
   parts_->admin.reset();
   parts_->api.reset();
@@ -337,8 +352,9 @@ bool Coordinator::Drain(absl::Duration timeout) {
   do {
     idle = parts_->scheduler->WaitIdle(std::min(until - SteadyNow(), kLongestWait));
   } while (!idle && SteadyNow() < until);
-  // What was computed still has to reach its clients.
-  parts_->http->Stop(std::max(until - SteadyNow(), absl::Seconds(1)));
+  // What was computed, or why not all was, still has to reach its clients.
+  if (!idle) parts_->api->Stop();
+  parts_->http->Stop(std::max(until - SteadyNow(), kLastWords));
   return idle;
 }
 
@@ -347,6 +363,7 @@ int Coordinator::http_port() const { return parts_->http->port(); }
 const std::string& Coordinator::join_token() const { return parts_->join_token; }
 const std::string& Coordinator::model_id() const { return parts_->model->id; }
 JoinTokens& Coordinator::tokens() { return *parts_->tokens; }
+NodeDrains& Coordinator::drains() { return *parts_->drains; }
 Scheduler& Coordinator::scheduler() { return *parts_->scheduler; }
 ClusterStatus Coordinator::cluster_status() const { return parts_->keeper->Status(); }
 

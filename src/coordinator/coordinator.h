@@ -15,6 +15,7 @@
 #include "coordinator/epoch_keeper.h"
 #include "coordinator/join_tokens.h"
 #include "coordinator/membership_rules.h"
+#include "coordinator/node_drains.h"
 #include "coordinator/scheduler.h"
 #include "svd/codec.h"
 #include "tensor/kv_type.h"
@@ -36,6 +37,7 @@ struct CoordinatorOptions {
   MembershipRules rules;
   CodecId codec = CodecId::kF32;
   Layout layout = Layout::kAuto;
+  size_t standby = 0;                   // workers that get no layers, to take the place of others
   std::optional<KvType> kv_type;  // nullopt: what AutoKvType says
 };
 
@@ -58,6 +60,7 @@ class Coordinator {
   const std::string& join_token() const;
   const std::string& model_id() const;
   JoinTokens& tokens();
+  NodeDrains& drains();
   Scheduler& scheduler();
   ClusterStatus cluster_status() const;
 

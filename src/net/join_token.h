@@ -23,7 +23,8 @@ absl::StatusOr<JoinToken> ParseJoinToken(absl::string_view text);
 
 // The CA certificate (PEM) that the server at address shows and whose SHA-256 is the fingerprint;
 // its chain is verified. Unavailable: nobody answers; PermissionDenied: another CA ("this token is
-// of another coordinator, or somebody is in between"); InvalidArgument: not a TLS server there.
+// of another coordinator, or somebody is in between"); InvalidArgument: not a TLS server there;
+// OutOfRange: its certificate is not valid by this machine's clock.
 absl::StatusOr<std::string> FetchPinnedCa(const std::string& address,
                                           const Sha256Digest& fingerprint, absl::Duration timeout);
 

@@ -165,7 +165,7 @@ absl::Status VerifyLeaf(SSL* ssl, X509* ca) {
   ERR_clear_error();
   const int error = X509_STORE_CTX_get_error(context.get());
   if (error == X509_V_ERR_CERT_NOT_YET_VALID || error == X509_V_ERR_CERT_HAS_EXPIRED) {
-    return absl::FailedPreconditionError(absl::StrCat(
+    return absl::OutOfRangeError(absl::StrCat(
         "the coordinator's certificate is ",
         error == X509_V_ERR_CERT_NOT_YET_VALID ? "not valid yet" : "not valid any more",
         " by this machine's clock, which says ", FormatWallClock(absl::Now()),

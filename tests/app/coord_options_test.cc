@@ -71,6 +71,9 @@ TEST(CoordOptions, RefusesWhatCannotBe) {
   flags.min_workers = -1;
   ExpectRefused(flags, "--min-workers");
   flags = Flags();
+  flags.standby = 5000;
+  ExpectRefused(flags, "--standby");
+  flags = Flags();
   flags.threads = 5000;
   ExpectRefused(flags, "--threads");
   flags = Flags();

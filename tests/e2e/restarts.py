@@ -52,6 +52,10 @@ class Cluster(labs.Cluster):
         self.part.start(f"{self.state.name}-{self.starts}", command)
         self.part.processes[0] = self.part.processes.pop()
 
+    def ctl_exit_code(self, *words):
+        return subprocess.run([self.binaries / "efedllm-ctl", *words, "--state-dir", self.state], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, check=False).returncode
+
     def healthy(self):
         with contextlib.suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=5)
@@ -163,10 +167,13 @@ def drained(lab, args):
     with Cluster(lab, args, "drained") as cluster:
         cluster.await_healthy(300)
         node = next(iter(cluster.nodes()))
+        assert cluster.ctl_exit_code("drain") == 2
+        assert cluster.ctl_exit_code("drain", "nobody") == 1
+        assert cluster.ctl_exit_code("drain", node, "--wait", "--timeout", "1ms") == 3
+        assert cluster.ctl("undrain", node)["changed"]
         done = cluster.ctl("drain", node[:6], "--wait", "--timeout", "60s")
         assert done and done["node"] == node and done["changed"] and done["state"] == "drained", done
         assert not cluster.ctl("drain", node)["changed"]
-        assert cluster.ctl("drain", "nobody") is None
         for _ in range(2):
             cluster.kill_coordinator()
             cluster.start_coordinator()

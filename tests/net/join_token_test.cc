@@ -136,6 +136,17 @@ TEST(FetchPinnedCa, WorkerThatPosesAsTheCoordinatorIsPermissionDenied) {
   EXPECT_TRUE(absl::IsPermissionDenied(pem.status())) << pem.status();
 }
 
+TEST(FetchPinnedCa, ClockThatIsTooFarBehindIsNamed) {
+  const TestCa ca;
+  const absl::Time later = absl::Now() + absl::Hours(24 * 30);
+  const TlsServer server(*ca.authority().CoordinatorIdentity(later));
+  const auto pem = FetchPinnedCa(server.address(), ca.authority().fingerprint(), absl::Seconds(5));
+  EXPECT_TRUE(absl::IsOutOfRange(pem.status())) << pem.status();
+  EXPECT_THAT(pem.status().ToString(), HasSubstr("not valid yet by this machine's clock"));
+  const TlsServer hours(*ca.authority().CoordinatorIdentity(absl::Now() + absl::Hours(20)));
+  EXPECT_TRUE(FetchPinnedCa(hours.address(), ca.authority().fingerprint(), absl::Seconds(5)).ok());
+}
+
 TEST(FetchPinnedCa, ServerWithoutTlsIsInvalidArgument) {
   const RawServer server("HTTP/1.1 400 Bad Request\r\n\r\n");
   const auto pem = FetchPinnedCa(server.address(), Sha256Digest{}, absl::Seconds(5));
