@@ -31,13 +31,12 @@ FakeCoordinator::FakeCoordinator(absl::Span<const uint8_t> model, int port, bool
   }
   receiver_ = std::make_unique<HopReceiver>(transport_, kMaxFrameBytes);
   grpc::ServerBuilder builder;
+  ConfigureServer(builder);
   builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), transport_.server_credentials(),
                            &port_);
   builder.RegisterService(static_cast<v1::Enrolment::Service*>(this));
   builder.RegisterService(static_cast<v1::Cluster::Service*>(this));
   receiver_->Register(builder);
-  kv_receiver_ = std::make_unique<KvReceiver>(transport_);
-  kv_receiver_->Register(builder);
   server_ = builder.BuildAndStart();
   CHECK(server_ != nullptr && port_ != 0);
 }

@@ -38,6 +38,8 @@ class FakeCoordinator final : public v1::Enrolment::Service, public v1::Cluster:
   std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
   int port() const { return port_; }
   JoinToken token() const { return {ca_.authority().fingerprint(), std::string(16, 's')}; }
+  // Of another node that joined it.
+  Transport NewNode() const { return Transport::Tls(ca_.Node()); }
   const ModelConfig& config() const { return config_; }
 
   // An assignment of these layers, with this coordinator as upstream and downstream.
@@ -65,8 +67,6 @@ class FakeCoordinator final : public v1::Enrolment::Service, public v1::Cluster:
   // The edge into the worker that attached last.
   std::unique_ptr<HopSender> OpenHop();
   std::unique_ptr<KvSender> OpenKv(Epoch next_epoch);
-  // What the worker hands over to this coordinator goes there.
-  KvReceiver& kv_receiver() { return *kv_receiver_; }
   Hello hello() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // What goes wrong. Set before it can happen.
@@ -110,7 +110,6 @@ class FakeCoordinator final : public v1::Enrolment::Service, public v1::Cluster:
   ModelConfig config_;
   Transport transport_;
   std::unique_ptr<HopReceiver> receiver_;
-  std::unique_ptr<KvReceiver> kv_receiver_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
   absl::flat_hash_map<std::string, std::string> tensors_;  // GGUF bytes by id

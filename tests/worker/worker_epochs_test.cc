@@ -3,9 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <csignal>
-#include <thread>
+#include <fstream>
 
 #include "model/stage_executor.h"
 #include "model/tensor_loader.h"
@@ -128,6 +129,8 @@ TEST_F(WorkerEpochsTest, AStageThatFailsToComeUpLeavesTheRunningOneAlone) {
 
 TEST_F(WorkerEpochsTest, ADownstreamThatDoesNotAnswerFailsTheStageByItsFault) {
   const auto worker = ReadyWorker(Epoch{1});
+  const auto hop = coordinator_.OpenHop();
+  RunFourPositions(*hop, 1);
   Assignment assignment = Next(2, 1);
   assignment.downstream = NodeId{77};
   assignment.downstream_address = "127.0.0.1:1";
@@ -137,8 +140,7 @@ TEST_F(WorkerEpochsTest, ADownstreamThatDoesNotAnswerFailsTheStageByItsFault) {
   EXPECT_EQ(failed->fault, StageFault::kDownstream);
   EXPECT_THAT(failed->message, HasSubstr("127.0.0.1:1"));
   // Nothing is lost by it.
-  const auto hop = coordinator_.OpenHop();
-  EXPECT_TRUE(Run(*hop, OneStep(1, 1, {{kSequence, 0, 3}})));
+  ExpectFifthRow(Run(*hop, OneStep(1, 3, {{kSequence, 4, 1}})));
 }
 
 TEST_F(WorkerEpochsTest, ADownstreamOfAnotherCaIsNone) {
@@ -188,7 +190,7 @@ TEST_F(WorkerEpochsTest, WhereBothDontFitTheRunningStageGoesFirst) {
   coordinator_.Assign(next);
   ASSERT_TRUE(coordinator_.AwaitReport(Epoch{2}, StageState::kReady));
   // What is sent for epoch 1 is dropped; epoch 2 runs.
-  ASSERT_TRUE(SendStep(*hop, OneStep(1, 2, {{kSequence, 3, 1}})).ok());
+  SendStep(*hop, OneStep(1, 2, {{kSequence, 3, 1}})).IgnoreError();
   const auto hop2 = coordinator_.OpenHop();
   const auto result = Run(*hop2, OneStep(2, 1, {{kSequence, 0, 3}}));
   ASSERT_TRUE(result);
@@ -196,14 +198,39 @@ TEST_F(WorkerEpochsTest, WhereBothDontFitTheRunningStageGoesFirst) {
   EXPECT_TRUE(result->failure.ok());
 }
 
-// Takes what a worker hands over into slots of the test.
-class SlotsSink final : public KvSink {
+// A node with slots of the test, into which others hand KV over.
+class Receiver final : public KvSink {
  public:
+  explicit Receiver(const Transport& transport)
+      : transport_(transport), hops_(transport_, 1 << 20), receiver_(transport_) {
+    grpc::ServerBuilder builder;
+    ConfigureServer(builder);
+    builder.AddListeningPort("127.0.0.1:0", transport_.server_credentials(), &port_);
+    hops_.Register(builder);
+    receiver_.Register(builder);
+    server_ = builder.BuildAndStart();
+    receiver_.SetSink(this);
+  }
+  ~Receiver() override {
+    hops_.Shutdown();
+    server_->Shutdown(std::chrono::system_clock::now());
+  }
   absl::Status TakeKv(const grpc::ByteBuffer& frame) override { return slots.Import(frame); }
   absl::Status FinishKv(NodeId /*from*/, Epoch next_epoch) override {
     return slots.FinishImport(next_epoch);
   }
+  HandOver From(uint64_t epoch, uint64_t next_epoch) const {
+    return {Epoch{epoch}, Epoch{next_epoch}, transport_.self(), absl::StrCat("127.0.0.1:", port_)};
+  }
+
   StageSlots slots;
+
+ private:
+  const Transport transport_;
+  HopReceiver hops_;
+  KvReceiver receiver_;
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
 };
 
 TEST_F(WorkerEpochsTest, HandsItsKvOverBitForBit) {
@@ -211,17 +238,15 @@ TEST_F(WorkerEpochsTest, HandsItsKvOverBitForBit) {
   const auto hop = coordinator_.OpenHop();
   RunFourPositions(*hop, 1);
   const Assignment next = Next(2, 1);
-  SlotsSink sink;
+  Receiver receiver(coordinator_.NewNode());
   const auto stage = std::make_shared<HeldStage>(next, NodeId{5}, Reference(next), nullptr, clock_);
-  sink.slots.Prepare(stage);
-  coordinator_.kv_receiver().SetSink(&sink);
-  coordinator_.HandOverTo({Epoch{1}, Epoch{2}, kCoordinatorNode, coordinator_.address()});
+  receiver.slots.Prepare(stage);
+  coordinator_.HandOverTo(receiver.From(1, 2));
   const std::optional<HandedOver> handed_over = coordinator_.AwaitHandedOver();
   ASSERT_TRUE(handed_over);
   EXPECT_EQ(handed_over->epoch, Epoch{1});
   EXPECT_EQ(handed_over->message, "");
   EXPECT_GT(handed_over->bytes, 0u);
-  coordinator_.kv_receiver().SetSink(nullptr);
   Matrix hidden = SomeHidden(1);
   ASSERT_TRUE(stage->executor()->Run(OneStep(2, 1, {{kSequence, 4, 1}}), hidden.ref()).ok());
   EXPECT_THAT(hidden.ref().span(), ElementsAreArray(FifthRow().ref().span()));
@@ -234,7 +259,10 @@ TEST_F(WorkerEpochsTest, HandsItsKvOverBitForBit) {
 
 TEST_F(WorkerEpochsTest, AHandOverThatFailsSaysWhy) {
   const auto worker = ReadyWorker(Epoch{1});
-  coordinator_.HandOverTo({Epoch{1}, Epoch{2}, kCoordinatorNode, coordinator_.address()});
+  const auto hop = coordinator_.OpenHop();
+  RunFourPositions(*hop, 1);
+  const Receiver nothing_prepared(coordinator_.NewNode());
+  coordinator_.HandOverTo(nothing_prepared.From(1, 2));
   const std::optional<HandedOver> handed_over = coordinator_.AwaitHandedOver();
   ASSERT_TRUE(handed_over);
   EXPECT_FALSE(handed_over->message.empty());
@@ -346,9 +374,15 @@ TEST_F(WorkerEpochsTest, ADiskThatIsFullFailsTheStageAndNotTheWorker) {
   EXPECT_TRUE(coordinator_.AwaitReport(Epoch{2}, StageState::kReady));
 }
 
-TEST_F(WorkerEpochsTest, KvThatTheMachineDoesNotHaveFailsTheStageAndNotTheWorker) {
+uint64_t AddressSpaceBytes() {
+  uint64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+TEST_F(WorkerEpochsTest, MemoryThatTheMachineDoesNotHaveFailsTheStageAndNotTheWorker) {
   WorkerOptions options = Options(coordinator_, state_.path());
-  options.profile->memory_bytes = uint64_t{1} << 47;  // more than it has
+  options.profile->memory_bytes = uint64_t{1} << 40;  // more than it has
   const auto worker = StartWorker(options);
   ASSERT_TRUE(coordinator_.AwaitAttached());
   coordinator_.Assign(Next(1, 0));
@@ -356,9 +390,17 @@ TEST_F(WorkerEpochsTest, KvThatTheMachineDoesNotHaveFailsTheStageAndNotTheWorker
   const auto hop = coordinator_.OpenHop();
   RunFourPositions(*hop, 1);
   Assignment huge = Next(2, 0);
-  huge.kv_tokens = uint64_t{1} << 37;
+  huge.kv_tokens = uint64_t{1} << 26;
+  rlimit before{};
+  getrlimit(RLIMIT_AS, &before);
+  const rlimit little{.rlim_cur = AddressSpaceBytes() + (uint64_t{1} << 30),
+                      .rlim_max = before.rlim_max};
+  setrlimit(RLIMIT_AS, &little);
   coordinator_.Assign(huge);
-  ASSERT_TRUE(coordinator_.AwaitReport(Epoch{2}, StageState::kFailed));
+  const std::optional<StageReport> failed = coordinator_.AwaitReport(Epoch{2}, StageState::kFailed);
+  setrlimit(RLIMIT_AS, &before);
+  ASSERT_TRUE(failed);
+  EXPECT_EQ(failed->fault, StageFault::kSelf);
   ExpectFifthRow(Run(*hop, OneStep(1, 3, {{kSequence, 4, 1}})));
 }
 
