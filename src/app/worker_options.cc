@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "absl/time/time.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "common/units.h"
@@ -21,7 +22,7 @@ constexpr char kFooter[] =
     "more tokens. A worker that joined once needs no token any more: its certificate is in the\n"
     "state folder, and so are the weights that it fetched.\n"
     "\n"
-    "Exit codes: 0 stopped by SIGTERM or SIGINT, after handing its layers back; 1 runtime error;\n"
+    "Exit codes: 0 stopped by SIGTERM or SIGINT, after handing its layers over; 1 runtime error;\n"
     "2 wrong usage; 3 refused by the coordinator (token, certificate or version), so that "
     "starting\n"
     "again does not help.";
@@ -93,6 +94,10 @@ void AddWorkerFlags(CLI::App& app, WorkerFlags& flags) {
                  "default: the address that the coordinator sees");
   app.add_option("--kernels", flags.kernels, "auto, scalar, avx2, avx512, neon or neon_dotprod")
       ->capture_default_str();
+  app.add_option("--retry-for", flags.retry_for,
+                 "How long to look for a coordinator that is away, such as 90m; then the worker "
+                 "ends with an error")
+      ->capture_default_str();
   app.add_flag("--insecure", flags.insecure, "No TLS and no token; on loopback addresses only");
   app.add_option("--log-level", flags.log_level, "trace, debug, info, warn, error or off")
       ->capture_default_str();
@@ -139,6 +144,12 @@ absl::StatusOr<CheckedWorkerOptions> CheckWorkerFlags(const WorkerFlags& flags,
     ASSIGN_OR_RETURN(worker.state_dir, DefaultStateDir(machine.user, "worker"));
   }
   worker.kernels = flags.kernels;
+  if (!absl::ParseDuration(flags.retry_for, &worker.retry_for) ||
+      worker.retry_for < absl::Seconds(1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--retry-for: \"", Printable(flags.retry_for),
+                     "\" is no time of a second or more, such as 90m or 24h"));
+  }
   options.log_level = flags.log_level;
   options.log_json = flags.log_json;
   return options;

@@ -23,6 +23,7 @@ struct WorkerFlags {
   int64_t threads = 0;
   std::string memory = "0";
   std::string kernels = "auto";
+  std::string retry_for = "24h";
   bool insecure = false;
   std::string log_level = "info";
   bool log_json = false;

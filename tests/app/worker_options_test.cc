@@ -90,6 +90,8 @@ TEST(WorkerOptions, WrongValuesNameTheirFlag) {
       {"--join", [](WorkerFlags& f) { f.join = "server:0"; }},
       {"--join", [](WorkerFlags& f) { f.join = "server:70700"; }},
       {"--listen", [](WorkerFlags& f) { f.listen = "nowhere"; }},
+      {"--retry-for", [](WorkerFlags& f) { f.retry_for = "a while"; }},
+      {"--retry-for", [](WorkerFlags& f) { f.retry_for = "0"; }},
       {"--advertise", [](WorkerFlags& f) { f.advertise = "host:0"; }},
       {"--advertise", [](WorkerFlags& f) { f.advertise = "a:b:c"; }},
       {"--threads", [](WorkerFlags& f) { f.threads = -1; }},

@@ -291,7 +291,9 @@ TEST_F(WorkerStageTest, MalformedStepsFailTheStageAndNotTheWorker) {
     const std::optional<StageReport> failed =
         coordinator_.AwaitReport(Epoch{epoch}, StageState::kFailed);
     ASSERT_TRUE(failed);
-    EXPECT_THAT(failed->message, HasSubstr("malformed step"));
+    EXPECT_THAT(failed->message,
+                ::testing::AnyOf(HasSubstr("malformed step"), HasSubstr("damaged")));
+    EXPECT_EQ(failed->fault, StageFault::kUpstream);
     coordinator_.Assign(coordinator_.MakeAssignment(Epoch{++epoch}, {0, 2}));
     ASSERT_TRUE(coordinator_.AwaitReport(Epoch{epoch}, StageState::kReady));
   }

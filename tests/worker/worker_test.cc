@@ -159,6 +159,31 @@ TEST_F(WorkerTest, WaitsForACoordinatorThatStartsLater) {
   EXPECT_TRUE(second.AwaitReport(Epoch{1}, StageState::kReady));
 }
 
+TEST_F(WorkerTest, GivesUpOnACoordinatorThatStaysAway) {
+  FakeCoordinator gone(BytesOf(TinyModel()), 0, /*insecure=*/true);
+  WorkerOptions options = Options(gone, state_.path());
+  options.insecure = true;
+  options.coordinator = "127.0.0.1:1";
+  options.retry_for = absl::Milliseconds(200);
+  const absl::Status end = EndOf(*StartWorker(options));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(end)) << end;
+  EXPECT_FALSE(IsRefusal(end));
+  EXPECT_THAT(std::string(end.message()), HasSubstr("--retry-for"));
+}
+
+TEST_F(WorkerTest, AttachesAnewToACoordinatorThatFellSilent) {
+  coordinator_.SetFaults({.silent = true});
+  ManualClock clock(absl::Now());
+  const auto worker = *Worker::Create(Options(coordinator_, state_.path()), clock);
+  worker->Start();
+  ASSERT_TRUE(coordinator_.AwaitAttached());
+  const NodeId node = worker->node();
+  clock.Advance(absl::Seconds(6));
+  ASSERT_TRUE(coordinator_.AwaitAttached(2));
+  EXPECT_EQ(worker->node(), node);
+  EXPECT_EQ(coordinator_.enrolments(), 1);
+}
+
 TEST_F(WorkerTest, InsecureIsForLoopbackAlone) {
   WorkerOptions options = Options(coordinator_, state_.path());
   options.insecure = true;
