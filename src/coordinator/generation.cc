@@ -4,7 +4,9 @@ namespace efedllm {
 
 std::optional<GenerationEvent> Generation::Next(absl::Duration timeout) {
   absl::MutexLock lock(&mu_);
-  mu_.AwaitWithTimeout(absl::Condition(this, &Generation::HasEventOrIsOver), timeout);
+  if (events_.empty() && timeout > absl::ZeroDuration()) {
+    mu_.AwaitWithTimeout(absl::Condition(this, &Generation::HasEventOrIsOver), timeout);
+  }
   if (events_.empty()) return std::nullopt;
   std::optional<GenerationEvent> event(std::move(events_.front()));
   events_.pop_front();

@@ -69,7 +69,9 @@ std::optional<StepResult> SwitchingPipeline::NextResult(absl::Duration timeout) 
   {
     const absl::Time start = absl::Now();
     absl::MutexLock lock(&mu_);
-    mu_.AwaitWithTimeout(absl::Condition(this, &SwitchingPipeline::HasEntry), timeout);
+    if (entries_.empty() && timeout > absl::ZeroDuration()) {
+      mu_.AwaitWithTimeout(absl::Condition(this, &SwitchingPipeline::HasEntry), timeout);
+    }
     if (entries_.empty()) return std::nullopt;
     timeout -= absl::Now() - start;
     entry = entries_.front();
