@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/ids.h"
@@ -72,6 +73,9 @@ class HopReceiver {
   // While nobody calls, two frames of a stream wait here and its sender is held back. nullopt:
   // timeout, or Shutdown.
   std::optional<HopFrame> Next(absl::Duration timeout);
+
+  // Whether a frame waits for Next that is as asked. Thread-safe.
+  bool Waits(absl::FunctionRef<bool(const HopFrame&)> is_it) const;
 
   // Only this peer's streams are read from now on; streams of others end. nullopt, as at first:
   // nobody's. A stream that another peer opens later waits unread for the next SetUpstream, so that

@@ -184,6 +184,12 @@ std::optional<HopFrame> HopReceiver::Next(absl::Duration timeout) {
   return std::move(next.frame);
 }
 
+bool HopReceiver::Waits(absl::FunctionRef<bool(const HopFrame&)> is_it) const {
+  absl::MutexLock lock(&impl_->mu);
+  return std::any_of(impl_->ready.begin(), impl_->ready.end(),
+                     [&](const Impl::ReadyFrame& ready) { return is_it(ready.frame); });
+}
+
 void HopReceiver::SetUpstream(std::optional<NodeId> peer) {
   SetUpstreams(peer ? std::vector<NodeId>{*peer} : std::vector<NodeId>());
 }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "cluster/stage_timing.h"
 #include "common/status_macros.h"
+#include "wire/frame_epoch.h"
 
 namespace efedllm {
 namespace {
@@ -19,7 +20,8 @@ constexpr absl::Duration kReceiveTimeout = absl::Seconds(1);
 // A peer that is there, and takes nothing for this long, is of no use: the coordinator plans
 // without it.
 constexpr absl::Duration kSendTimeout = absl::Seconds(30);
-constexpr absl::Duration kSendSlice = absl::Milliseconds(100);
+constexpr absl::Duration kSendSlice = absl::Milliseconds(20);
+constexpr absl::Duration kSendPatience = absl::Milliseconds(100);
 constexpr absl::Duration kWatchInterval = absl::Milliseconds(50);
 
 bool NobodyElseHolds(std::vector<std::shared_ptr<HeldStage>>* stages) {
@@ -249,6 +251,18 @@ void StageRunner::PassFrame(PassingFrame& pass) {
   }
 }
 
+// Frames that can't be sent hold up those of the next epoch, which the coordinator has turned to.
+bool StageRunner::NextEpochHasBegun(const HeldStage& stage) {
+  absl::MutexLock lock(&mu_);
+  const std::shared_ptr<HeldStage>& next = slots_.prepared();
+  if (next == nullptr) return false;
+  const bool begun = receiver_.Waits([&](const HopFrame& hop) {
+    return hop.peer == next->upstream() && FrameEpoch(hop.bytes) == next->epoch();
+  });
+  if (begun) slots_.Halt(stage);
+  return begun;
+}
+
 absl::Status StageRunner::Send(HeldStage& stage, const grpc::ByteBuffer& bytes) {
   const absl::Time start = clock_.Now();
   {
@@ -264,6 +278,7 @@ absl::Status StageRunner::Send(HeldStage& stage, const grpc::ByteBuffer& bytes) 
     const bool again = absl::IsDeadlineExceeded(status) && clock_.Now() - start < kSendTimeout &&
                        !stopping_ && stage.running();
     if (!again) return status;
+    if (clock_.Now() - start > kSendPatience && NextEpochHasBegun(stage)) return status;
   }
 }
 

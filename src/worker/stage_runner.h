@@ -77,6 +77,7 @@ class StageRunner {
       ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Send(HeldStage& stage, const grpc::ByteBuffer& bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(send_);
+  bool NextEpochHasBegun(const HeldStage& stage) ABSL_LOCKS_EXCLUDED(mu_);
   void Count(const HopFrame& in, const grpc::ByteBuffer& out, const PassingFrame& pass,
              uint64_t sequences, uint64_t kv_tokens_used) ABSL_LOCKS_EXCLUDED(counters_mu_);
   void CountFrom(HeldStage* stage) ABSL_LOCKS_EXCLUDED(counters_mu_);
