@@ -92,10 +92,6 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
   app.add_option("--min-workers", flags.min_workers,
                  "Serve when so many workers joined; 0: compute alone until one joins")
       ->capture_default_str();
-  app.add_option("--standby", flags.standby,
-                 "Workers that get no layers, to take over at once when another fails; fewer where "
-                 "the model needs their memory")
-      ->capture_default_str();
   app.add_option("--codec", flags.codec,
                  "How activations travel: lossless, or auto (lossless in this version)")
       ->capture_default_str();
@@ -117,7 +113,6 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
   app.add_option("--standby", flags.standby,
                  "Workers that get no layers but have the weights at hand, to take the place of one "
                  "that is lost or leaves; fewer where the model needs them")
-      ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_option("--context", flags.context,
                  "Tokens that a sequence may have; 0: the model's, at most 8192")
@@ -139,7 +134,6 @@ absl::StatusOr<CoordOptions> CheckCoordFlags(const CoordFlags& flags, const Coor
   RETURN_IF_ERROR(CheckNumbers(flags));
   ASSIGN_OR_RETURN(coordinator.codec, CheckCodec(flags.codec));
   ASSIGN_OR_RETURN(coordinator.layout, CheckLayout(flags.layout));
-  coordinator.standby = flags.standby;
   ASSIGN_OR_RETURN(coordinator.kv_type, CheckKvTypeFlag(flags.kv_type));
   const absl::StatusOr<uint64_t> memory = ParseBytes(flags.memory);
   RETURN_IF_ERROR(Named("--memory", memory.status()));
