@@ -128,7 +128,12 @@ void StageKeeper::Loop() {
       absl::MutexLock lock(&mu_);
       if (stopping_) break;
     }
-    Do(std::move(job));
+    try {
+      Do(std::move(job));
+    } catch (const std::bad_alloc&) {
+      SetCancel(nullptr);
+      spdlog::error("{}", std::string(OutOfMemory().message()));
+    }
   }
   parts_.runner.Release();
 }

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <new>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -135,14 +137,22 @@ absl::StatusOr<std::vector<StageTensor>> WeightFetcher::Fetch(
   std::vector<StageTensor> tensors(specs.size());
   std::atomic<size_t> next{0};
   const auto fetch_some = [&] {
-    for (size_t i = next++; i < specs.size() && ended().ok(); i = next++) {
-      auto data = Get(specs[i]);
-      if (!data.ok()) return End(data.status());
-      tensors[i] = {specs[i], *std::move(data)};
+    try {
+      for (size_t i = next++; i < specs.size() && ended().ok(); i = next++) {
+        auto data = Get(specs[i]);
+        if (!data.ok()) return End(data.status());
+        tensors[i] = {specs[i], *std::move(data)};
+      }
+    } catch (const std::bad_alloc&) {
+      End(absl::ResourceExhaustedError("out of memory while weights were fetched"));
     }
   };
   std::vector<std::thread> threads;
-  for (size_t i = 1; i < kParallelFetches; ++i) threads.emplace_back(fetch_some);
+  try {
+    for (size_t i = 1; i < kParallelFetches; ++i) threads.emplace_back(fetch_some);
+  } catch (const std::system_error&) {
+    // The machine is short of threads or memory: fewer do.
+  }
   fetch_some();
   for (std::thread& thread : threads) thread.join();
   RETURN_IF_ERROR(ended());
