@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "common/units.h"
@@ -32,9 +33,8 @@ absl::Status Prefetcher::FetchOne(const TensorSpec& tensor, const StartCallback&
   FetchProgress progress(tensor.bytes(), /*draw_bar=*/false, [](const FetchBytes&) {});
   WeightFetcher fetcher(stub_, transport_, cache_, progress);
   if (!start(&fetcher)) return absl::CancelledError("there is other work");
-  const absl::Status fetched = fetcher.Fetch({tensor}).status();
-  start(nullptr);
-  return fetched;
+  const absl::Cleanup ended = [&] { start(nullptr); };
+  return fetcher.Fetch({tensor}).status();
 }
 
 void Prefetcher::Fetch(const Prefetch& prefetch, const StartCallback& start) {

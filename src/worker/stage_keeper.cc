@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/logging.h"
@@ -131,7 +132,6 @@ void StageKeeper::Loop() {
     try {
       Do(std::move(job));
     } catch (const std::bad_alloc&) {
-      SetCancel(nullptr);
       spdlog::error("{}", std::string(OutOfMemory().message()));
     }
   }
@@ -161,7 +161,6 @@ void StageKeeper::TakeAssignment(const Assignment& assignment) {
   try {
     up = BringUp(assignment, fault, kept);
   } catch (const std::bad_alloc&) {
-    SetCancel(nullptr);
     up = OutOfMemory();
   }
   if (up.ok()) {
@@ -210,8 +209,9 @@ absl::StatusOr<std::vector<StageTensor>> StageKeeper::FetchTensors(const Assignm
   if (SetCancel([&fetcher] { fetcher.Cancel(); })) {
     return absl::CancelledError("another assignment came");
   }
+  absl::Cleanup no_cancel = [this] { SetCancel(nullptr); };
   auto tensors = fetcher.Fetch(assignment.tensors);
-  SetCancel(nullptr);
+  std::move(no_cancel).Invoke();
   progress.Finish();
   bytes_ = progress.bytes();
   if (tensors.ok()) {
@@ -304,10 +304,10 @@ absl::Status StageKeeper::SendKv(const HandOver& hand_over, uint64_t& bytes) {
     }
     return sender.Finish();
   };
+  const absl::Cleanup no_cancel = [this] { SetCancel(nullptr); };
   const absl::Status sent = SetCancel([&sender] { sender.Cancel(); })
                                 ? absl::CancelledError("another assignment came")
                                 : send();
-  SetCancel(nullptr);
   const double seconds = absl::ToDoubleSeconds(parts_.clock.Now() - start);
   if (sent.ok()) {
     spdlog::info("epoch {}: the KV of {} sequences went to node {}: {} in {:.3f} s",

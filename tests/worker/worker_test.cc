@@ -178,6 +178,9 @@ TEST_F(WorkerTest, AttachesAnewToACoordinatorThatFellSilent) {
   worker->Start();
   ASSERT_TRUE(coordinator_.AwaitAttached());
   const NodeId node = worker->node();
+  // The first one comes after the welcome.
+  ASSERT_TRUE(coordinator_.AwaitMessage(
+      [](const v1::WorkerMessage& message) { return message.has_heartbeat(); }));
   clock.Advance(absl::Seconds(6));
   ASSERT_TRUE(coordinator_.AwaitAttached(2));
   EXPECT_EQ(worker->node(), node);
