@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "cluster/chain_order.h"
 #include "cluster/layer_partition.h"
+#include "cluster/plan_repair.h"
 #include "cluster/plan_search.h"
 #include "common/units.h"
 
@@ -192,7 +193,9 @@ class Chooser {
 absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input) {
   if (input.layers.empty()) return absl::InvalidArgumentError("a plan needs at least one layer");
   if (input.nodes.empty()) return absl::InvalidArgumentError("a plan needs at least one node");
-  return Chooser(input).Run();
+  absl::StatusOr<PlanReport> report = Chooser(input).Run();
+  if (report.ok()) KeepOutputs(input, report->plan);
+  return report;
 }
 
 double RequestSeconds(const PlanPrediction& prediction) {

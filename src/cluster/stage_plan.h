@@ -35,6 +35,9 @@ struct Chain {
   std::vector<Stage> stages;
   // Token positions for which every stage has KV memory, all sequences together.
   uint64_t kv_tokens = 0;
+  // Every stage but the last keeps what it sends, beside the KV, so that the one behind it can be
+  // replaced without the others computing anything again.
+  bool keeps_outputs = false;
 
   friend bool operator==(const Chain&, const Chain&) = default;
 };

@@ -67,8 +67,21 @@ class Batcher {
   std::vector<std::shared_ptr<Sequence>> TakePreempted();
   // Takes out the running sequences for which this holds; their KV goes with the next step.
   std::vector<std::shared_ptr<Sequence>> Take(const std::function<bool(const Sequence&)>& which);
-  // All that runs, to be replayed: the epoch is over, or the nodes' KV can't be relied on.
+  // All that runs, to be replayed: the nodes' KV can't be relied on.
   std::vector<std::shared_ptr<Sequence>> TakeAll();
+
+  // A sequence between two epochs: what the nodes hold of it for sure.
+  struct Carried {
+    std::shared_ptr<Sequence> sequence;
+    SequenceId id;           // its name on the nodes
+    uint32_t confirmed = 0;  // positions whose steps came back; 0: nothing is sure
+  };
+  // All that runs when the epoch is over, the more important first.
+  std::vector<Carried> TakeCarried();
+  // Before the first step, where the chain continues another: these go on with the KV that the
+  // nodes have; where stages lost it, replays bring it back first. Returns for whom there is no
+  // room.
+  std::vector<std::shared_ptr<Sequence>> Adopt(std::vector<Carried> carried);
 
   // Sequences whose next tokens the next step will compute: now they may get drafts.
   struct Decodes {
@@ -111,6 +124,7 @@ class Batcher {
   struct Running {
     std::shared_ptr<Sequence> sequence;
     PrefixCache::Lease lease;
+    uint32_t held = 0;  // positions that only the chain's lost stages have to compute
   };
 
   StepRules Rules() const;
@@ -120,6 +134,9 @@ class Batcher {
   void Stop(size_t running);
   bool WaitsForPrefix(size_t running) const;
   std::vector<SequenceWork> Work();
+  bool IsReplaying() const;
+  const StepInFlight* NextRecovery(StepId id, absl::Time now);
+  void TakeReplays(StepInFlight& next);
   void Draft(std::vector<SequenceWork>& work, const DraftCallback& draft);
   void TakeSpans(absl::Span<const SequenceWork> work, StepInFlight& next);
   bool TakeSpan(const std::shared_ptr<Sequence>& sequence, uint32_t tokens, StepInFlight& next);
@@ -133,6 +150,7 @@ class Batcher {
   StepShape shape_;
   std::vector<Running> running_;  // the more important first, then in the order of arrival
   std::vector<std::shared_ptr<Sequence>> preempted_;
+  bool forget_others_ = false;          // the next step tells the nodes what is adopted
   std::deque<StepInFlight> in_flight_;  // in the order of submission
 };
 

@@ -65,7 +65,7 @@ std::vector<MetricFamily> ClusterMetrics::Collect() const {
       BusyFamily(meters_.Busy(clock_.Now()), TracedNodes(status)),
       family(
           "efedllm_node_attached", "1: the worker is attached; 0: it is gone", gauge,
-          +[](const Member& m) -> Of { return m.state == MemberState::kGone ? 0 : 1; }),
+          +[](const Member& m) -> Of { return m.state() == MemberState::kGone ? 0 : 1; }),
       family(
           "efedllm_node_steps_total", "Steps since the worker joined", counter,
           +[](const Member& m) -> Of { return m.steps; }),

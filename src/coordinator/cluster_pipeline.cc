@@ -5,25 +5,30 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/status_macros.h"
 
 namespace efedllm {
 namespace {
 
-// Measured step times vary with load; only what is far beyond them is a fault.
-constexpr int kDeadlineFactor = 20;
+constexpr absl::Duration kSendSlice = absl::Milliseconds(50);
 // No request has it: sequence numbers count up from one.
 constexpr SequenceId kProbeSequence{std::numeric_limits<uint64_t>::max()};
 
 }  // namespace
 
+std::shared_ptr<ClusterPipeline> ClusterPipeline::Create(const ClusterPipelineOptions& options,
+                                                         std::vector<ChainEdges> edges,
+                                                         std::vector<RelayedEdge> relayed) {
+  return std::shared_ptr<ClusterPipeline>(
+      new ClusterPipeline(options, std::move(edges), std::move(relayed)));
+}
+
 std::shared_ptr<ClusterPipeline> ClusterPipeline::Open(const ClusterPipelineOptions& options,
                                                        std::vector<ChainEdges> edges,
                                                        std::vector<RelayedEdge> relayed,
                                                        HopInbox& inbox) {
-  std::shared_ptr<ClusterPipeline> pipeline(
-      new ClusterPipeline(options, std::move(edges), std::move(relayed)));
+  std::shared_ptr<ClusterPipeline> pipeline =
+      Create(options, std::move(edges), std::move(relayed));
   inbox.Serve(pipeline);
   return pipeline;
 }
@@ -64,6 +69,7 @@ void ClusterPipeline::End(const absl::Status& why) {
     ended_ = absl::UnavailableError(why.message());
     for (size_t i = 0; i < chains_.size(); ++i) {
       for (const InFlight& lost : chains_[i].in_flight) {
+        if (lost.probe) continue;
         StepResult result;
         result.epoch = options_.capacity.epoch;
         result.chain = i;
@@ -77,12 +83,16 @@ void ClusterPipeline::End(const absl::Status& why) {
   if (options_.on_end) options_.on_end(why);
 }
 
-absl::Duration ClusterPipeline::Deadline(size_t chain) const {
+void ClusterPipeline::Expect(size_t chain, InFlight& step) const {
   const ChainState& state = chains_[chain];
+  const StepDeadlines& deadlines = options_.deadlines;
   const auto tokens = static_cast<uint32_t>(state.tokens_in_flight);
-  const absl::Duration expected = state.times.known() ? absl::Seconds(state.times.Pass(tokens, 0))
-                                                      : options_.estimate(chain, tokens);
-  return options_.least_deadline + kDeadlineFactor * expected;
+  const absl::Duration expected = state.times.known()
+                                      ? absl::Seconds(state.times.Pass(tokens, 0))
+                                      : deadlines.unmeasured * options_.estimate(chain, tokens);
+  const double doubt = state.times.known() ? 1 : deadlines.unmeasured;
+  step.overdue = step.submitted + doubt * deadlines.overdue + deadlines.overdue_factor * expected;
+  step.lost = step.submitted + doubt * deadlines.lost + deadlines.lost_factor * expected;
 }
 
 absl::Status ClusterPipeline::Submit(Step step, size_t chain, Matrix hidden) {
@@ -90,7 +100,13 @@ absl::Status ClusterPipeline::Submit(Step step, size_t chain, Matrix hidden) {
   if (step.epoch != epoch) {
     return absl::AbortedError(absl::StrCat("the present epoch is ", epoch.v));
   }
-  absl::Duration deadline;
+  const StepId id = step.id;
+  return Send(chain, std::move(step), id, /*probe=*/false, hidden);
+}
+
+absl::Status ClusterPipeline::Send(size_t chain, Step step, StepId id, bool probe,
+                                   const Matrix& hidden) {
+  absl::Time lost;
   {
     absl::MutexLock lock(&mu_);
     if (!ended_.ok()) return absl::AbortedError(ended_.message());
@@ -98,16 +114,22 @@ absl::Status ClusterPipeline::Submit(Step step, size_t chain, Matrix hidden) {
     if (state.untaken >= MaxStepsInFlight(options_.capacity.chains[chain])) {
       return absl::ResourceExhaustedError("too many steps in flight");
     }
-    ++state.untaken;
-    const StepId id = step.id;
+    if (!probe) ++state.untaken;
     step.id = StepId{state.next_step++};
     state.tokens_in_flight += step.tokens();
-    deadline = Deadline(chain);
-    const absl::Time now = absl::Now();
-    state.in_flight.push_back({step, id, now, now + deadline});
+    InFlight& entry = state.in_flight.emplace_back();
+    entry.step = step;
+    entry.id = id;
+    entry.probe = probe;
+    entry.submitted = options_.clock->Now();
+    Expect(chain, entry);
+    lost = entry.lost;
   }
-  const absl::Status sent =
-      edges_[chain].first->Send(StepToWire(step, hidden.ref(), options_.codec), deadline);
+  const grpc::ByteBuffer frame = StepToWire(step, hidden.ref(), options_.codec);
+  absl::Status sent;
+  do {
+    sent = edges_[chain].first->Send(frame, kSendSlice);
+  } while (absl::IsDeadlineExceeded(sent) && ended().ok() && options_.clock->Now() < lost);
   // The step stands in flight already, so it yields its result through NextResult.
   if (!sent.ok()) {
     End(absl::UnavailableError(absl::StrCat("the hop to the first stage broke: ", sent.message())));
@@ -136,15 +158,23 @@ void ClusterPipeline::OnTick() {
         absl::UnavailableError(absl::StrCat("the hop from node ", NodeName(from),
                                             " through the coordinator broke: ", status.message())));
   }
-  bool late = false;
+  bool lost = false;
   {
     absl::MutexLock lock(&mu_);
-    const absl::Time now = absl::Now();
+    const absl::Time now = options_.clock->Now();
     for (const ChainState& chain : chains_) {
-      late |= !chain.in_flight.empty() && now > chain.in_flight.front().due;
+      lost |= !chain.in_flight.empty() && now > chain.in_flight.front().lost;
     }
   }
-  if (late) End(absl::UnavailableError("a step took far longer than the nodes' speed explains"));
+  if (lost) End(absl::DeadlineExceededError("a step took far longer than steps take"));
+}
+
+bool ClusterPipeline::Overdue() const {
+  absl::MutexLock lock(&mu_);
+  const absl::Time now = options_.clock->Now();
+  return std::any_of(chains_.begin(), chains_.end(), [&](const ChainState& chain) {
+    return !chain.in_flight.empty() && now > chain.in_flight.front().overdue;
+  });
 }
 
 void ClusterPipeline::OnResult(size_t chain, const HopFrame& frame) {
@@ -155,20 +185,34 @@ void ClusterPipeline::OnResult(size_t chain, const HopFrame& frame) {
         absl::StrCat("node ", NodeName(frame.peer), " sent a malformed result: ", read.message())));
   }
   if (frame_.step.epoch != options_.capacity.epoch) return;  // of an epoch that is over
+  Verdict verdict = Verdict::kWrong;
+  absl::Status failure;
   {
     absl::MutexLock lock(&mu_);
-    if (!ended_.ok() || Accept(chain, frame)) return;
+    if (!ended_.ok()) return;
+    failure = frame_.failure;
+    verdict = Accept(chain, frame);
   }
-  End(absl::UnavailableError(
-      absl::StrCat("node ", NodeName(frame.peer), " sent a result that nobody waits for")));
+  if (verdict == Verdict::kWrong) {
+    return End(absl::UnavailableError(
+        absl::StrCat("node ", NodeName(frame.peer), " sent a result that nobody waits for")));
+  }
+  if (verdict == Verdict::kResult) return;
+  if (!failure.ok()) {
+    return End(absl::UnavailableError(absl::StrCat("its trial failed: ", failure.message())));
+  }
+  if (verdict == Verdict::kLastProbe && options_.on_probed) options_.on_probed();
 }
 
-bool ClusterPipeline::Accept(size_t chain, const HopFrame& hop) {
+ClusterPipeline::Verdict ClusterPipeline::Accept(size_t chain, const HopFrame& hop) {
   ChainState& state = chains_[chain];
-  if (state.in_flight.empty()) return false;
+  if (state.in_flight.empty()) return Verdict::kWrong;
   const InFlight& oldest = state.in_flight.front();
-  if (frame_.step.id != oldest.step.id || frame_.step.spans != oldest.step.spans) return false;
+  if (frame_.step.id != oldest.step.id || frame_.step.spans != oldest.step.spans) {
+    return Verdict::kWrong;
+  }
   const size_t tokens = oldest.step.tokens();
+  const bool probe = oldest.probe;
   StepResult result;
   result.epoch = options_.capacity.epoch;
   result.chain = chain;
@@ -176,7 +220,7 @@ bool ClusterPipeline::Accept(size_t chain, const HopFrame& hop) {
   result.status = std::move(frame_.failure);
   if (result.status.ok()) {
     result.hidden = std::move(frame_.hidden);
-    if (tokens > 0) {
+    if (tokens > 0 && !oldest.step.replay()) {
       state.times.ObserveStep(static_cast<uint32_t>(tokens), frame_.timings,
                               hop.received - oldest.submitted);
     }
@@ -186,13 +230,20 @@ bool ClusterPipeline::Accept(size_t chain, const HopFrame& hop) {
   frame_ = StepFrame();
   state.tokens_in_flight -= tokens;
   state.in_flight.pop_front();
-  results_.push_back(std::move(result));
-  return true;
+  if (!probe) {
+    results_.push_back(std::move(result));
+    return Verdict::kResult;
+  }
+  if (--probes_left_ > 0) return Verdict::kProbe;
+  probed_ = result.status.ok();
+  return Verdict::kLastProbe;
 }
 
 std::optional<StepResult> ClusterPipeline::NextResult(absl::Duration timeout) {
   absl::MutexLock lock(&mu_);
-  mu_.AwaitWithTimeout(absl::Condition(this, &ClusterPipeline::HasResult), timeout);
+  if (results_.empty() && timeout > absl::ZeroDuration()) {
+    mu_.AwaitWithTimeout(absl::Condition(this, &ClusterPipeline::HasResult), timeout);
+  }
   if (results_.empty()) return std::nullopt;
   StepResult result = std::move(results_.front());
   results_.pop_front();
@@ -200,28 +251,31 @@ std::optional<StepResult> ClusterPipeline::NextResult(absl::Duration timeout) {
   return result;
 }
 
-absl::Status ClusterPipeline::Probe(absl::Duration timeout) {
-  const absl::Time until = absl::Now() + timeout;
+void ClusterPipeline::Probe() {
   Step step;
   step.epoch = options_.capacity.epoch;
   step.spans.push_back({kProbeSequence, 0, 1});
   Step release;
   release.epoch = step.epoch;
   release.trims.push_back({kProbeSequence, 0});
+  Matrix hidden(1, options_.d_model);
+  for (size_t i = 0; i < options_.d_model; ++i) {
+    hidden.row(0)[i] = static_cast<float>(static_cast<int>(i % 17) - 8) / 8;
+  }
+  {
+    absl::MutexLock lock(&mu_);
+    probes_left_ = 2 * edges_.size();
+  }
   for (size_t chain = 0; chain < edges_.size(); ++chain) {
-    Matrix hidden(1, options_.d_model);
-    for (size_t i = 0; i < options_.d_model; ++i) {
-      hidden.row(0)[i] = static_cast<float>(static_cast<int>(i % 17) - 8) / 8;
-    }
-    RETURN_IF_ERROR(Submit(step, chain, std::move(hidden)));
-    RETURN_IF_ERROR(Submit(release, chain, Matrix(0, options_.d_model)));
+    // Where it can't be sent, the epoch has ended.
+    Send(chain, step, StepId{0}, /*probe=*/true, hidden).IgnoreError();
+    Send(chain, release, StepId{0}, /*probe=*/true, Matrix(0, options_.d_model)).IgnoreError();
   }
-  for (size_t i = 0; i < 2 * edges_.size(); ++i) {
-    const std::optional<StepResult> result = NextResult(until - absl::Now());
-    if (!result) return absl::UnavailableError("the first step came not back in time");
-    RETURN_IF_ERROR(result->status);
-  }
-  return absl::OkStatus();
+}
+
+bool ClusterPipeline::probed() const {
+  absl::MutexLock lock(&mu_);
+  return probed_ && ended_.ok();
 }
 
 }  // namespace efedllm

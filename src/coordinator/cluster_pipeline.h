@@ -17,6 +17,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "cluster/stage_times.h"
+#include "common/clock.h"
 #include "common/ids.h"
 #include "coordinator/hop_inbox.h"
 #include "coordinator/hop_relay.h"
@@ -27,28 +28,40 @@
 
 namespace efedllm {
 
+// How long a step may take, by what steps were measured to take: of a step that is overdue somebody
+// may be the cause, one that is lost ends the epoch.
+struct StepDeadlines {
+  absl::Duration overdue = absl::Milliseconds(300);
+  double overdue_factor = 4;
+  absl::Duration lost = absl::Seconds(2);
+  double lost_factor = 10;
+  double unmeasured = 2;  // times as long as long as nothing was measured
+};
+
 struct ClusterPipelineOptions {
   PipelineCapacity capacity;
   size_t d_model = 0;
   CodecId codec = CodecId::kF32;
-  // Of one step of so many tokens through all stages of a chain, before any was measured. A step
-  // fails the epoch when it takes far longer.
+  const Clock* clock = nullptr;  // borrowed; that of HopFrame::received
+  // Of one step of so many tokens through all stages of a chain, before any was measured.
   std::function<absl::Duration(size_t chain, size_t tokens)> estimate;
-  absl::Duration least_deadline = absl::Seconds(10);
+  StepDeadlines deadlines;
+  // When the trial of Probe() is through. As on_end.
+  std::function<void()> on_probed;
   // Called once, when the epoch ends, by whichever thread ends it, with no lock held.
   std::function<void(const absl::Status& why)> on_end;
 };
 
 // The coordinator's ends of a chain.
 struct ChainEdges {
-  std::unique_ptr<HopSender> first;
+  std::unique_ptr<FrameSender> first;
   NodeId last;  // whose frames are results
 };
 
 // Frames of `from` go on to `to` unread.
 struct RelayedEdge {
   NodeId from;
-  std::unique_ptr<HopSender> to;
+  std::unique_ptr<FrameSender> to;
   size_t chain = 0;
 };
 
@@ -56,7 +69,11 @@ struct RelayedEdge {
 // answers with what was not asked. Then every step in flight yields Unavailable.
 class ClusterPipeline final : public Pipeline, public HopSink {
  public:
-  // Serves from inbox, in place of the pipeline before it, which has ended. edges: by chain.
+  // edges: by chain. Whoever makes it passes frames and ticks on to it.
+  static std::shared_ptr<ClusterPipeline> Create(const ClusterPipelineOptions& options,
+                                                 std::vector<ChainEdges> edges,
+                                                 std::vector<RelayedEdge> relayed);
+  // The same, served from inbox in place of the pipeline before it, which has ended.
   static std::shared_ptr<ClusterPipeline> Open(const ClusterPipelineOptions& options,
                                                std::vector<ChainEdges> edges,
                                                std::vector<RelayedEdge> relayed, HopInbox& inbox);
@@ -69,9 +86,13 @@ class ClusterPipeline final : public Pipeline, public HopSink {
   void OnFrame(const HopFrame& frame) override ABSL_LOCKS_EXCLUDED(mu_);
   void OnTick() override ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Sends one made-up token through every chain and back, and frees it again. Before the epoch is
-  // anybody else's.
-  absl::Status Probe(absl::Duration timeout);
+  // Sends one made-up token through every chain and back, and frees it again; does not wait. Once,
+  // before the epoch is anybody else's. If it fails, or takes too long, the epoch ends.
+  void Probe() ABSL_LOCKS_EXCLUDED(mu_);
+  bool probed() const ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Is a step late enough to look for who holds it up?
+  bool Overdue() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // No effect after the first. Never blocks.
   void End(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mu_);
@@ -85,8 +106,9 @@ class ClusterPipeline final : public Pipeline, public HopSink {
   struct InFlight {
     Step step;  // as it is on the wire
     StepId id;  // the caller's
+    bool probe = false;
     absl::Time submitted;
-    absl::Time due;  // by the system's clock, like the transport's
+    absl::Time overdue, lost;
   };
   struct ChainState {
     uint64_t next_step = 1;
@@ -99,10 +121,14 @@ class ClusterPipeline final : public Pipeline, public HopSink {
   ClusterPipeline(const ClusterPipelineOptions& options, std::vector<ChainEdges> edges,
                   std::vector<RelayedEdge> relayed);
 
-  absl::Duration Deadline(size_t chain) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Sets a step's deadlines.
+  void Expect(size_t chain, InFlight& step) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  absl::Status Send(size_t chain, Step step, StepId id, bool probe, const Matrix& hidden)
+      ABSL_LOCKS_EXCLUDED(mu_);
   void OnResult(size_t chain, const HopFrame& frame) ABSL_LOCKS_EXCLUDED(mu_);
-  // False: it is not that of the chain's oldest step.
-  bool Accept(size_t chain, const HopFrame& hop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  enum class Verdict { kWrong, kResult, kProbe, kLastProbe };
+  // Takes frame_ as the result of the chain's oldest step. kWrong: it is not.
+  Verdict Accept(size_t chain, const HopFrame& hop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool HasResult() const ABSL_SHARED_LOCKS_REQUIRED(mu_) { return !results_.empty(); }
 
   // Constant after construction.
@@ -116,6 +142,8 @@ class ClusterPipeline final : public Pipeline, public HopSink {
   absl::Status ended_ ABSL_GUARDED_BY(mu_);
   std::vector<ChainState> chains_ ABSL_GUARDED_BY(mu_);
   std::deque<StepResult> results_ ABSL_GUARDED_BY(mu_);  // bounded by the steps in flight
+  size_t probes_left_ ABSL_GUARDED_BY(mu_) = 0;
+  bool probed_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace efedllm

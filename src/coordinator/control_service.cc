@@ -16,6 +16,7 @@
 #include "common/status_macros.h"
 #include "coordinator/membership_rules.h"
 #include "wire/cluster_wire.h"
+#include "wire/handover_wire.h"
 #include "wire/link_wire.h"
 #include "wire/status_wire.h"
 
@@ -46,6 +47,16 @@ class ControlLink final : public WorkerLink {
   void Measure(const MeasureLinks& links) override {
     v1::CoordinatorMessage message;
     *message.mutable_measure_links() = ToWire(links);
+    Send(std::move(message));
+  }
+  void HandOver(const efedllm::HandOver& hand_over) override {
+    v1::CoordinatorMessage message;
+    *message.mutable_hand_over() = ToWire(hand_over);
+    Send(std::move(message));
+  }
+  void Prefetch(const efedllm::Prefetch& prefetch) override {
+    v1::CoordinatorMessage message;
+    *message.mutable_prefetch() = ToWire(prefetch);
     Send(std::move(message));
   }
   void Close(const absl::Status& why) override {
@@ -161,6 +172,11 @@ class ControlStream final : public ControlReactor {
         TakeLinkReport(report);
         return absl::OkStatus();
       }
+      case v1::WorkerMessage::kHandedOver: {
+        ASSIGN_OR_RETURN(const HandedOver handed_over, FromWire(message_.handed_over()));
+        keeper_.OnHandedOver(*node_, link_.get(), handed_over);
+        return absl::OkStatus();
+      }
       case v1::WorkerMessage::kLeaving:
         keeper_.OnLeaving(*node_, link_.get());
         return absl::OkStatus();
@@ -190,8 +206,10 @@ class ControlStream final : public ControlReactor {
     return absl::OkStatus();
   }
 
-  // With each heartbeat, so that a worker that says nothing is not written to.
+  // With each heartbeat, so that a worker that says nothing is not written to. One at a time: an
+  // answer may take longer than a heartbeat.
   void SendPing() {
+    if (ping_sent_) return;
     v1::CoordinatorMessage message;
     message.mutable_ping()->set_id(++ping_);
     ping_sent_ = absl::Now();

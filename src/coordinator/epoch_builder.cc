@@ -13,9 +13,9 @@
 
 namespace efedllm {
 
-absl::StatusOr<std::vector<LayerCost>> EpochBuilder::LayerCosts(const ModelConfig& config,
-                                                                const ModelFile& file,
-                                                                KvType kv_type) {
+absl::StatusOr<std::vector<LayerCost>> ClusterEpochBuilder::LayerCosts(const ModelConfig& config,
+                                                                       const ModelFile& file,
+                                                                       KvType kv_type) {
   std::vector<LayerCost> costs(config.layers);
   for (uint32_t layer = 0; layer < config.layers; ++layer) {
     ASSIGN_OR_RETURN(const std::vector<TensorSpec> tensors,
@@ -27,10 +27,12 @@ absl::StatusOr<std::vector<LayerCost>> EpochBuilder::LayerCosts(const ModelConfi
   return costs;
 }
 
-absl::StatusOr<Epoch> EpochBuilder::NextEpoch() { return efedllm::NextEpoch(parts_.database); }
+absl::StatusOr<Epoch> ClusterEpochBuilder::NextEpoch() {
+  return efedllm::NextEpoch(parts_.database);
+}
 
-absl::StatusOr<std::vector<Assignment>> EpochBuilder::Assignments(
-    const StagePlan& plan, const std::vector<HopTarget>& targets) {
+absl::StatusOr<std::vector<Assignment>> ClusterEpochBuilder::Assignments(
+    const StagePlan& plan, const std::vector<HopTarget>& targets, Epoch continues) {
   std::vector<Assignment> assignments;
   for (const Chain& chain : plan.chains) {
     for (size_t i = 0; i < chain.stages.size(); ++i) {
@@ -39,12 +41,15 @@ absl::StatusOr<std::vector<Assignment>> EpochBuilder::Assignments(
       Assignment& assignment = assignments.emplace_back();
       assignment.epoch = plan.epoch;
       assignment.layers = chain.stages[i].layers;
+      assignment.continues = continues;
+      assignment.stage = static_cast<uint32_t>(i);
+      assignment.keep_outputs = chain.keeps_outputs && i + 1 < chain.stages.size();
       assignment.config = parts_.config;
       ASSIGN_OR_RETURN(std::vector<TensorSpec> tensors,
                        StageTensors(parts_.config, parts_.file, assignment.layers));
       ASSIGN_OR_RETURN(assignment.tensors, parts_.hasher.Hash(std::move(tensors)));
       parts_.weights.Offer(assignment.tensors);
-      assignment.kv_tokens = chain.kv_tokens;
+      assignment.kv_tokens = chain.kv_tokens + kTrialKvTokens;
       assignment.limits = options_.limits;
       assignment.codec = options_.codec;
       assignment.kv_type = options_.kv_type;
@@ -59,35 +64,38 @@ absl::StatusOr<std::vector<Assignment>> EpochBuilder::Assignments(
   return assignments;
 }
 
-void EpochBuilder::SetUpstreams(const StagePlan& plan) {
-  std::vector<NodeId> upstreams;
-  for (const Chain& chain : plan.chains) {
-    for (const Stage& stage : chain.stages) {
-      if (stage.relayed || &stage == &chain.stages.back()) upstreams.push_back(stage.node);
-    }
-  }
-  parts_.inbox.receiver().SetUpstreams(std::move(upstreams));
+absl::StatusOr<Prefetch> ClusterEpochBuilder::AllTensors() {
+  ASSIGN_OR_RETURN(std::vector<TensorSpec> tensors,
+                   StageTensors(parts_.config, parts_.file, {0, parts_.config.layers}));
+  Prefetch prefetch;
+  ASSIGN_OR_RETURN(prefetch.tensors, parts_.hasher.Hash(std::move(tensors)));
+  parts_.weights.Offer(prefetch.tensors);
+  return prefetch;
 }
 
-std::shared_ptr<ClusterPipeline> EpochBuilder::OverWorkers(
-    const StagePlan& plan, const std::vector<HopTarget>& targets,
-    std::function<absl::Duration(size_t chain, size_t tokens)> estimate,
-    std::function<void(const absl::Status&)> on_end) {
+void ClusterEpochBuilder::SetUpstreams(std::vector<NodeId> nodes) {
+  parts_.inbox.receiver().SetUpstreams(std::move(nodes));
+}
+
+std::shared_ptr<ClusterPipeline> ClusterEpochBuilder::OverWorkers(EpochOverWorkers epoch) {
   ClusterPipelineOptions options;
-  options.capacity.epoch = plan.epoch;
+  options.capacity.epoch = epoch.plan.epoch;
   options.capacity.limits = options_.limits;
   options.d_model = parts_.config.d_model;
   options.codec = options_.codec;
-  options.estimate = std::move(estimate);
-  options.on_end = std::move(on_end);
+  options.clock = &parts_.clock;
+  options.estimate = std::move(epoch.estimate);
+  options.on_probed = std::move(epoch.on_probed);
+  options.on_end = std::move(epoch.on_end);
   const auto open = [this](const HopTarget& target) {
     return HopSender::Open(parts_.transport, target.address, target.node);
   };
   std::vector<ChainEdges> edges;
   std::vector<RelayedEdge> relayed;
-  auto target = targets.begin();
-  for (const Chain& chain : plan.chains) {
-    options.capacity.chains.push_back({chain.stages.size(), chain.kv_tokens});
+  auto target = epoch.targets.begin();
+  for (const Chain& chain : epoch.plan.chains) {
+    options.capacity.chains.push_back(
+        {chain.stages.size(), chain.kv_tokens, epoch.continues[edges.size()]});
     edges.push_back({open(*target), chain.stages.back().node});
     for (const Stage& stage : chain.stages) {
       ++target;
@@ -97,7 +105,15 @@ std::shared_ptr<ClusterPipeline> EpochBuilder::OverWorkers(
   return ClusterPipeline::Open(options, std::move(edges), std::move(relayed), parts_.inbox);
 }
 
-absl::StatusOr<std::shared_ptr<Pipeline>> EpochBuilder::Alone(const StagePlan& plan) {
+absl::Status ClusterEpochBuilder::SavePlan(const StoredPlan& plan) {
+  return efedllm::SavePlan(parts_.database, plan);
+}
+
+absl::StatusOr<std::optional<StoredPlan>> ClusterEpochBuilder::LoadPlan() {
+  return efedllm::LoadPlan(parts_.database);
+}
+
+absl::StatusOr<std::shared_ptr<Pipeline>> ClusterEpochBuilder::Alone(const StagePlan& plan) {
   // Its steps in flight end soon, but it computes with our threads until then.
   for (int i = 0; !alone_.expired(); ++i) {
     if (i == 3000) return absl::UnavailableError("the coordinator's last epoch does not end");

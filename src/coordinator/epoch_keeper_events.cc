@@ -19,7 +19,6 @@ absl::Status EpochKeeper::Attach(NodeId node, const Hello& hello,
                                  std::shared_ptr<WorkerLink> link) {
   std::shared_ptr<WorkerLink> replaced;
   bool in_plan = false;
-  Epoch epoch;
   {
     absl::MutexLock lock(&mu_);
     if (stopping_ || draining_) return absl::UnavailableError("the coordinator stops");
@@ -27,9 +26,16 @@ absl::Status EpochKeeper::Attach(NodeId node, const Hello& hello,
     if (before == nullptr && membership_.All().size() >= kMaxMembers) {
       return absl::ResourceExhaustedError("the coordinator has too many workers");
     }
-    in_plan = before != nullptr && before->attached() && InPlan(*before);
-    epoch = present_.plan.epoch;
+    in_plan = before != nullptr && before->attached() && before->stage() != nullptr;
+  }
+  // A node is its key: who comes again has lost what he held.
+  if (in_plan) Lose(node, "attached again");
+  {
+    absl::MutexLock lock(&mu_);
     replaced = membership_.Attach(node, hello, std::move(link), clock_.Now());
+    membership_.Find(node)->drained = drained_.count(node) > 0;
+    prefetching_.erase(node);
+    refused_.reset();
     // It may have come back with more memory: the planner is to look at it again.
     std::erase(present_.considered, node);
     measured_.erase(node);
@@ -37,7 +43,6 @@ absl::Status EpochKeeper::Attach(NodeId node, const Hello& hello,
     changed_ = true;
   }
   if (replaced) replaced->Close(absl::AbortedError("the node attached again"));
-  if (in_plan) Break(epoch, absl::StrCat(NodeName(node), " attached again"), true);
   return absl::OkStatus();
 }
 
@@ -47,24 +52,36 @@ void EpochKeeper::OnReport(NodeId node, const WorkerLink* link, const StageRepor
     absl::MutexLock lock(&mu_);
     Member* member = membership_.Find(node, link);
     if (member == nullptr) return;
-    const bool taken = membership_.TakeReport(*member, report, present_.plan.epoch, clock_.Now());
+    const bool taken = membership_.TakeReport(*member, report, clock_.Now());
     failed = taken && report.state == StageState::kFailed;
     changed_ |= taken && report.state == StageState::kReady;
   }
-  if (failed) Fail(node, report.epoch, report.message);
+  if (failed) Fail(node, report);
+}
+
+void EpochKeeper::OnHandedOver(NodeId node, const WorkerLink* link, const HandedOver& handed_over) {
+  absl::MutexLock lock(&mu_);
+  if (membership_.Find(node, link) == nullptr || !next_) return;
+  if (handed_over.epoch != present_.plan.epoch) return;
+  if (handed_over.message.empty()) return;  // the receiver says when it has it
+  spdlog::warn("{} did not hand over its KV: {}", Name(node), handed_over.message);
+  if (next_->handing_over > 0) --next_->handing_over;
+  changed_ = true;
 }
 
 void EpochKeeper::OnHeartbeat(NodeId node, const WorkerLink* link, const StageCounters& counters) {
   absl::MutexLock lock(&mu_);
   Member* member = membership_.Find(node, link);
-  if (member != nullptr) membership_.TakeHeartbeat(*member, counters, clock_.Now());
+  if (member != nullptr) membership_.TakeHeartbeat(*member, counters);
 }
 
 void EpochKeeper::OnPong(NodeId node, const WorkerLink* link, absl::Time sent, absl::Time received,
                          absl::Time worker_time) {
   absl::MutexLock lock(&mu_);
   Member* member = membership_.Find(node, link);
-  if (member != nullptr) member->pings.Add(sent, received, worker_time);
+  if (member == nullptr) return;
+  member->pings.Add(sent, received, worker_time);
+  membership_.TakeAnswer(*member, clock_.Now());
 }
 
 void EpochKeeper::OnLink(NodeId from, const WorkerLink* link, const LinkSpeed& speed) {
@@ -98,22 +115,35 @@ void EpochKeeper::SurveyLinks(absl::Time now) {
 }
 
 void EpochKeeper::OnLeaving(NodeId node, const WorkerLink* link) {
-  std::shared_ptr<WorkerLink> held;
-  bool in_plan = false;
+  std::shared_ptr<WorkerLink> idle;
   Epoch epoch;
   {
     absl::MutexLock lock(&mu_);
     Member* member = membership_.Find(node, link);
-    if (member == nullptr || member->state == MemberState::kDraining) return;
-    in_plan = InPlan(*member);
-    epoch = present_.plan.epoch;
-    held = member->link;
-    member->state = MemberState::kDraining;
+    if (member == nullptr || std::exchange(member->leaving, true)) return;
     spdlog::info("{} is leaving", Name(node));
+    epoch = present_.plan.epoch;
+    if (member->stage() == nullptr) idle = member->link;
+    changed_ = true;
   }
-  // Its sequences are computed anew on the others.
-  if (in_plan) Break(epoch, absl::StrCat(NodeName(node), " is leaving"), true);
-  held->Release(epoch);
+  if (idle) idle->Release(epoch);
+}
+
+void EpochKeeper::Drain(NodeId node) {
+  absl::MutexLock lock(&mu_);
+  drained_.insert(node);
+  Member* member = membership_.Find(node);
+  if (member != nullptr) member->drained = true;
+  changed_ = true;
+}
+
+void EpochKeeper::Undrain(NodeId node) {
+  absl::MutexLock lock(&mu_);
+  drained_.erase(node);
+  Member* member = membership_.Find(node);
+  if (member != nullptr) member->drained = false;
+  std::erase(present_.considered, node);
+  changed_ = true;
 }
 
 void EpochKeeper::OnDetached(NodeId node, const WorkerLink* link) {
@@ -126,57 +156,110 @@ void EpochKeeper::OnDetached(NodeId node, const WorkerLink* link) {
 
 void EpochKeeper::Lose(NodeId node, const std::string& why) {
   std::shared_ptr<WorkerLink> link;
-  bool in_plan = false;
-  Epoch epoch;
+  std::optional<Epoch> present, next;
   std::string name;
   {
     absl::MutexLock lock(&mu_);
     Member* member = membership_.Find(node);
     if (member == nullptr || !member->attached()) return;
-    in_plan = InPlan(*member);
-    epoch = present_.plan.epoch;
+    if (member->present) present = member->present->epoch;
+    if (member->next) next = member->next->epoch;
     link = member->link;
     name = Name(node);
     membership_.MarkGone(*member);
     changed_ = true;
   }
   spdlog::warn("{} {}", name, why);
-  if (in_plan) Break(epoch, absl::StrCat(name, " ", why), true);
+  for (const std::optional<Epoch>& epoch : {present, next}) {
+    if (epoch) Break(*epoch, absl::StrCat(name, " ", why), true);
+  }
   link->Close(absl::DeadlineExceededError(absl::StrCat("the node ", why)));
 }
 
-void EpochKeeper::Fail(NodeId node, Epoch epoch, const std::string& why) {
+void EpochKeeper::Break(Epoch epoch, const std::string& why, bool lost_node) {
+  std::shared_ptr<ClusterPipeline> pipeline;
+  bool next = false;
+  {
+    absl::MutexLock lock(&mu_);
+    changed_ = true;
+    next = next_ && next_->plan.epoch == epoch;
+    if (!next) {
+      if (present_.plan.epoch != epoch || present_.alone) return;
+      if (present_.state == PlanState::kBroken) present_.lost_node |= lost_node;
+      if (!Serves()) return;
+      spdlog::warn("epoch {} is over: {}", epoch.v, why);
+      Learn();
+      present_.state = PlanState::kBroken;
+      present_.since = last_failure_ = clock_.Now();
+      present_.lost_node = lost_node;
+      plan_failures_ = lost_node ? 0 : plan_failures_ + 1;
+      pipeline = present_.pipeline;
+    }
+  }
+  if (next) return GiveUpNext(why, lost_node);
+  if (pipeline) pipeline->End(absl::UnavailableError(why));
+}
+
+// A step that is lost was held up by somebody.
+void EpochKeeper::OnPipelineEnd(Epoch epoch, const absl::Status& why) {
+  if (absl::IsDeadlineExceeded(why)) {
+    absl::MutexLock lock(&mu_);
+    Member* laggard = Laggard();
+    if (laggard != nullptr) {
+      membership_.LeaveOut(*laggard, "a step was stuck at its stage", clock_.Now());
+    }
+  }
+  Break(epoch, std::string(why.message()), false);
+}
+
+Member* EpochKeeper::Laggard() {
+  Member* laggard = nullptr;
+  uint64_t least = UINT64_MAX;
+  for (const Stage& stage : present_.plan.AllStages()) {
+    Member* member = membership_.Find(stage.node);
+    if (member == nullptr || !member->present) continue;
+    const uint64_t steps =
+        member->counters.epoch == present_.plan.epoch ? member->counters.steps : 0;
+    if (steps >= least) continue;
+    least = steps;
+    laggard = member;
+  }
+  return laggard;
+}
+
+void EpochKeeper::Fail(NodeId node, const StageReport& report) {
   std::string name;
   {
     absl::MutexLock lock(&mu_);
     Member* member = membership_.Find(node);
     if (member == nullptr) return;
     name = Name(node);
-    // A stage that served fails with its neighbours; one that does not come up fails by itself.
-    if (present_.state == PlanState::kLoading) {
-      membership_.CountFailure(*member, why, clock_.Now());
-    }
+    Blame(*member, report);
   }
-  Break(epoch, absl::StrCat("the stage of ", name, " failed: ", why), false);
+  Break(report.epoch, absl::StrCat("the stage of ", name, " failed: ", report.message), false);
 }
 
-ClusterStatus EpochKeeper::Status() const {
-  absl::MutexLock lock(&mu_);
-  ClusterStatus status;
-  status.now = clock_.Now();
-  status.epoch = present_.plan.epoch;
-  status.reason = reason_;
-  const bool loading = present_.state == PlanState::kLoading || !preparing_.empty();
-  status.state = present_.state == PlanState::kServing ? "serving"
-                 : loading                             ? "loading"
-                                                       : "waiting";
-  if (draining_) status.state = "draining";
-  for (const Member* member : membership_.All()) {
-    status.members.push_back(*member);
-    status.members.back().link = nullptr;
+void EpochKeeper::Blame(Member& member, const StageReport& report) {
+  const bool next = next_ && next_->plan.epoch == report.epoch;
+  const absl::Time now = clock_.Now();
+  const std::vector<Chain>& chains = next ? next_->plan.chains : present_.plan.chains;
+  for (const Chain& chain : chains) {
+    for (size_t i = 0; i < chain.stages.size(); ++i) {
+      if (chain.stages[i].node != member.node) continue;
+      const bool relayed = chain.stages[i].relayed || i + 1 == chain.stages.size();
+      if (report.fault == StageFault::kUpstream && i > 0) {
+        Member* upstream = membership_.Find(chain.stages[i - 1].node);
+        if (upstream == nullptr) return;
+        return membership_.LeaveOut(
+            *upstream, absl::StrCat("it sent ", Name(member.node), " what is no step"), now);
+      }
+      if (report.fault == StageFault::kDownstream && !relayed) {
+        return membership_.MarkUnreachable(member.node, chain.stages[i + 1].node, now);
+      }
+      if (report.fault == StageFault::kSelf) membership_.LeaveOut(member, report.message, now);
+      return;
+    }
   }
-  status.links = membership_.Links();
-  return status;
 }
 
 }  // namespace efedllm

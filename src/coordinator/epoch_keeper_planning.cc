@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
 #include "coordinator/epoch_keeper.h"
 
 namespace efedllm {
@@ -12,6 +13,8 @@ namespace {
 
 // Fewer steps of a size say little.
 constexpr uint32_t kLeastSteps = 4;
+// So much longer may requests take on a plan that moves few stages.
+constexpr double kRepairWorth = 1.5;
 
 }  // namespace
 
@@ -34,13 +37,33 @@ void EpochKeeper::Learn() {
   }
 }
 
+bool EpochKeeper::HasStraggler() {
+  const std::vector<ChainTimes> times = present_.pipeline->Times();
+  bool straggles = false;
+  for (size_t c = 0; c < present_.plan.chains.size(); ++c) {
+    const std::vector<Stage>& stages = present_.plan.chains[c].stages;
+    for (size_t i = 0; i < stages.size(); ++i) {
+      const double now = times[c].stage(i).Seconds(1);
+      if (now <= 0) continue;
+      double& best = best_seconds_.try_emplace(stages[i].node, now).first->second;
+      best = std::min(best, now);
+      straggles |= now > options_.rules.straggler_factor * best;
+    }
+  }
+  return straggles;
+}
+
 void EpochKeeper::LookForBetterPlan(absl::Time now) {
   PlannerInput input;
   StagePlan plan;
+  double gain = options_.rules.replan_gain;
   {
     absl::MutexLock lock(&mu_);
-    const bool serves = present_.state == PlanState::kServing && !present_.alone;
-    if (!serves || now < next_look_) return;
+    if (!Serves() || present_.alone || next_ || now < next_straggler_look_) return;
+    next_straggler_look_ = now + options_.rules.straggler_interval;
+    const bool straggler = HasStraggler();
+    if (!straggler && now < next_look_) return;
+    if (straggler) gain = options_.rules.straggler_gain;
     next_look_ = now + options_.rules.replan_interval;
     better_since_ = absl::InfiniteFuture();
     Learn();
@@ -54,14 +77,18 @@ void EpochKeeper::LookForBetterPlan(absl::Time now) {
   if (!report.ok() || report->plan.chains == plan.chains) return;
   const PlanPrediction present = PredictPlan(input, plan);
   const PlanPrediction& better = report->plan.prediction;
-  if (RequestSeconds(present) < options_.rules.replan_gain * RequestSeconds(better)) return;
+  if (RequestSeconds(present) < gain * RequestSeconds(better)) return;
   spdlog::info(
       "by measured times another plan promises {:.1f} tokens/s instead of {:.1f}, and {:.0f} "
       "instead of {:.0f} prompt tokens/s",
       better.tokens_per_second, present.tokens_per_second, better.prompt_tokens_per_second,
       present.prompt_tokens_per_second);
   absl::MutexLock lock(&mu_);
-  if (present_.plan.epoch == plan.epoch) better_since_ = now;
+  if (present_.plan.epoch != plan.epoch) return;
+  // Clearly better is worth a moment's pause at once.
+  const bool clearly =
+      RequestSeconds(present) > options_.rules.straggler_gain * RequestSeconds(better);
+  better_since_ = clearly ? absl::InfinitePast() : now;
 }
 
 PlannerInput EpochKeeper::InputFor(const std::vector<PlannerNode>& nodes) const {
@@ -72,7 +99,7 @@ PlannerInput EpochKeeper::InputFor(const std::vector<PlannerNode>& nodes) const 
     const auto measured = measured_.find(node.node);
     if (measured != measured_.end()) node.measured = measured->second;
   }
-  input.links = membership_.PlannerLinks(nodes);
+  input.links = membership_.PlannerLinks(nodes, clock_.Now());
   input.rules = options_.planner;
   // The coordinator did not measure itself: it is taken for one like the fastest of them.
   for (const PlannerNode& node : nodes) {
@@ -92,7 +119,7 @@ PlanExplanation EpochKeeper::Explain() {
     absl::MutexLock lock(&mu_);
     Learn();
     explanation.input = InputFor(membership_.PlannerNodes(membership_.Candidates(clock_.Now())));
-    if (Alive() && !present_.alone) explanation.plan = present_.plan;
+    if (Serves() && !present_.alone) explanation.plan = present_.plan;
     if (present_.pipeline != nullptr) times = present_.pipeline->Times();
   }
   const PlannerInput& input = explanation.input;
@@ -115,6 +142,46 @@ PlanExplanation EpochKeeper::Explain() {
   return explanation;
 }
 
+PlannerInput EpochKeeper::WithoutStandby(PlannerInput input) const {
+  std::vector<PlannerNode>& nodes = input.nodes;
+  const std::vector<Stage> stages = last_plan_.AllStages();
+  const auto used = [&](const PlannerNode& node) {
+    return std::any_of(stages.begin(), stages.end(),
+                       [&](const Stage& stage) { return stage.node == node.node; });
+  };
+  for (size_t i = 0; i < options_.standby && nodes.size() > 1; ++i) {
+    // Rather one that holds nothing, rather a slow one.
+    nodes.erase(std::min_element(
+        nodes.begin(), nodes.end(), [&](const PlannerNode& a, const PlannerNode& b) {
+          if (used(a) != used(b)) return used(b);
+          return a.profile.read_bytes_per_second < b.profile.read_bytes_per_second;
+        }));
+  }
+  return input;
+}
+
+// As few stages as possible move when one is lost, unless that is much slower than what could be.
+absl::StatusOr<StagePlan> EpochKeeper::ChoosePlan(const PlannerInput& input) {
+  PlannerInput working = input;
+  bool repair = false;
+  {
+    absl::MutexLock lock(&mu_);
+    working = WithoutStandby(input);
+    repair = !Serves() || MustMove();
+  }
+  absl::StatusOr<PlanReport> best = MakePlan(working);
+  if (!best.ok() && working.nodes.size() < input.nodes.size()) best = MakePlan(input);
+  const std::optional<StagePlan> repaired =
+      repair ? RepairPlan(input, input.present) : std::nullopt;
+  if (repaired && (!best.ok() || RequestSeconds(repaired->prediction) <=
+                                     kRepairWorth * RequestSeconds(best->plan.prediction))) {
+    return *repaired;
+  }
+  RETURN_IF_ERROR(best.status());
+  for (const std::string& advice : best->advice) spdlog::info("{}", advice);
+  return std::move(best->plan);
+}
+
 void EpochKeeper::Plan() {
   PlannerInput input;
   std::vector<NodeId> considered;
@@ -124,34 +191,35 @@ void EpochKeeper::Plan() {
     better_since_ = absl::InfiniteFuture();
     input = InputFor(membership_.PlannerNodes(membership_.Candidates(clock_.Now())));
     for (const PlannerNode& node : input.nodes) considered.push_back(node.node);
-    plan_failures_ = FailuresInARow();
+    expected_until_ = absl::InfinitePast();
   }
   if (input.nodes.empty()) return PlanAlone(considered, absl::OkStatus());
-  absl::StatusOr<PlanReport> report = MakePlan(input);
-  if (!report.ok()) return PlanAlone(considered, report.status());
-  for (const std::string& advice : report->advice) spdlog::info("{}", advice);
+  absl::StatusOr<StagePlan> plan = ChoosePlan(input);
+  if (!plan.ok()) return PlanAlone(considered, plan.status());
   {
     absl::MutexLock lock(&mu_);
-    if (Alive() && !present_.alone && present_.plan.chains == report->plan.chains) {
+    const bool same = next_ ? next_->plan.chains == plan->chains
+                            : Serves() && !present_.alone && present_.plan.chains == plan->chains;
+    if (same) {
       spdlog::info("the plan stays as it is with {} workers", considered.size());
-      present_.considered = considered;
+      (next_ ? next_->considered : present_.considered) = considered;
       return;
     }
   }
-  const absl::Status assigned = Assign(std::move(report->plan), considered);
-  if (!assigned.ok()) Refuse(considered, assigned);
+  const absl::Status prepared = Prepare(*std::move(plan), considered);
+  if (!prepared.ok()) Refuse(considered, prepared);
 }
 
 void EpochKeeper::PlanAlone(const std::vector<NodeId>& considered,
                             const absl::Status& cluster_refusal) {
-  if (options_.rules.min_workers > 0) return Refuse(considered, cluster_refusal);
   {
     absl::MutexLock lock(&mu_);
-    if (Alive()) {
+    if (present_.alone && Serves()) {
       present_.considered = considered;
       return;
     }
   }
+  if (options_.rules.min_workers > 0) return Refuse(considered, cluster_refusal);
   PlannerInput input;
   input.layers = options_.layers;
   input.nodes = {{kCoordinatorNode, "the coordinator", options_.own, {}}};
@@ -168,6 +236,84 @@ void EpochKeeper::PlanAlone(const std::vector<NodeId>& considered,
   }
   const absl::Status served = ServeAlone(std::move(plan->plan), considered);
   if (!served.ok()) Refuse(considered, served);
+}
+
+absl::Status EpochKeeper::ServeAlone(StagePlan plan, const std::vector<NodeId>& considered) {
+  std::shared_ptr<ClusterPipeline> before;
+  {
+    absl::MutexLock lock(&mu_);
+    Learn();
+    before = std::move(present_.pipeline);
+    present_ = Present();
+    next_.reset();
+    membership_.ForgetNext();
+    preparing_ = reason_ = "loading the model";
+  }
+  const absl::Status why = absl::UnavailableError("loading the model");
+  switch_.Stop(why);
+  if (before) before->End(why);
+  ASSIGN_OR_RETURN(plan.epoch, builder_.NextEpoch());
+  ASSIGN_OR_RETURN(std::shared_ptr<Pipeline> pipeline, builder_.Alone(plan));
+  std::vector<std::shared_ptr<WorkerLink>> released;
+  {
+    absl::MutexLock lock(&mu_);
+    preparing_.clear();
+    present_.state = PlanState::kServing;
+    present_.since = clock_.Now();
+    present_.plan = plan;
+    present_.alone = true;
+    present_.considered = considered;
+    served_ = StagePlan();
+    for (Member* member : membership_.Begin(plan.epoch)) {
+      if (member->attached()) released.push_back(member->link);
+    }
+    for (const Member* member : membership_.All()) {
+      if (member->leaving) released.push_back(member->link);
+    }
+    spdlog::info("epoch {}: this process computes all layers alone, {} tokens of KV", plan.epoch.v,
+                 plan.chains.front().kv_tokens);
+    switch_.Serve(std::move(pipeline));
+  }
+  for (const auto& link : released) link->Release(plan.epoch);
+  return absl::OkStatus();
+}
+
+// There is no plan for these. What serves goes on, except that who wants to leave may do so.
+void EpochKeeper::Refuse(const std::vector<NodeId>& considered, const absl::Status& why) {
+  std::vector<std::shared_ptr<WorkerLink>> released;
+  std::shared_ptr<ClusterPipeline> given_up;
+  Epoch epoch;
+  {
+    absl::MutexLock lock(&mu_);
+    preparing_.clear();
+    epoch = present_.plan.epoch;
+    if (Serves()) {
+      spdlog::warn("the plan stays, there is none without these nodes: {}",
+                   std::string(why.message()));
+      present_.considered = considered;
+      refused_ = considered;
+      for (const Stage& stage : present_.plan.AllStages()) {
+        const Member* member = membership_.Find(stage.node);
+        if (member != nullptr && member->leaving) released.push_back(member->link);
+      }
+    } else {
+      spdlog::warn("no plan: {}", std::string(why.message()));
+      if (next_) given_up = std::move(next_->pipeline);
+      next_.reset();
+      membership_.ForgetNext();
+      present_.state = PlanState::kRefused;
+      present_.since = clock_.Now();
+      present_.considered = considered;
+      present_.refusal = std::string(why.message());
+      for (const Member* member : membership_.All()) {
+        if (member->leaving) released.push_back(member->link);
+      }
+    }
+  }
+  if (given_up) given_up->End(why);
+  if (released.empty()) return;
+  Break(epoch, absl::StrCat("a node is leaving, and without it ", why.message()), true);
+  for (const auto& link : released) link->Release(epoch);
 }
 
 }  // namespace efedllm

@@ -14,7 +14,7 @@ constexpr absl::Duration kSendSlice = absl::Milliseconds(100);
 
 }  // namespace
 
-HopRelay::HopRelay(std::unique_ptr<HopSender> to, size_t most_frames)
+HopRelay::HopRelay(std::unique_ptr<FrameSender> to, size_t most_frames)
     : to_(std::move(to)), waiting_(most_frames) {
   thread_ = std::thread([this] { Loop(); });
 }

@@ -21,7 +21,7 @@ namespace efedllm {
 class HopRelay {
  public:
   // most_frames: that may wait.
-  HopRelay(std::unique_ptr<HopSender> to, size_t most_frames);
+  HopRelay(std::unique_ptr<FrameSender> to, size_t most_frames);
   // Drops what waits.
   ~HopRelay();
 
@@ -34,7 +34,7 @@ class HopRelay {
   void Loop() ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Send(const grpc::ByteBuffer& frame);
 
-  const std::unique_ptr<HopSender> to_;
+  const std::unique_ptr<FrameSender> to_;
   BoundedQueue<grpc::ByteBuffer> waiting_;
   std::atomic<bool> stopping_{false};
   mutable absl::Mutex mu_;

@@ -11,8 +11,18 @@ namespace {
 
 constexpr absl::Duration kRememberGone = absl::Minutes(10);
 
-bool ComingUp(const Member& member) {
-  return member.state == MemberState::kAssigned || member.state == MemberState::kFetching;
+constexpr absl::Duration kBrokenLink = absl::Seconds(30);
+
+void Take(const StageReport& report, MemberStage& stage, absl::Time now) {
+  if (report.bytes_held != stage.report.bytes_held || report.state != stage.report.state) {
+    stage.progress = now;
+  }
+  stage.report = report;
+  if (report.state == StageState::kReady) {
+    stage.state = MemberState::kReady;
+  } else if (report.state == StageState::kFetching && stage.state == MemberState::kAssigned) {
+    stage.state = MemberState::kFetching;
+  }
 }
 
 }  // namespace
@@ -35,6 +45,12 @@ absl::string_view MemberStateName(MemberState state) {
   return "unknown";
 }
 
+MemberState Member::state() const {
+  if (!attached()) return MemberState::kGone;
+  if (leaving || drained) return MemberState::kDraining;
+  return stage() == nullptr ? MemberState::kStandby : stage()->state;
+}
+
 std::shared_ptr<WorkerLink> Membership::Attach(NodeId node, const Hello& hello,
                                                std::shared_ptr<WorkerLink> link, absl::Time now) {
   const auto [position, added] = members_.try_emplace(node);
@@ -45,9 +61,13 @@ std::shared_ptr<WorkerLink> Membership::Attach(NodeId node, const Hello& hello,
   member.link = std::move(link);
   member.joined = member.last_heard = now;
   // A process that fails and starts again and again is still the same machine.
-  member.stage_failures = old.stage_failures;
+  member.failures = old.failures;
   member.left_out_until = old.left_out_until;
   member.last_failure = old.last_failure;
+  member.drained = old.drained;
+  std::erase_if(broken_links_, [node](const auto& link) {
+    return link.first.first == node || link.first.second == node;
+  });
   std::shared_ptr<WorkerLink> replaced = std::move(old.link);
   old = std::move(member);
   return replaced;
@@ -58,43 +78,52 @@ Member* Membership::Find(NodeId node) {
   return position == members_.end() ? nullptr : &position->second;
 }
 
+const Member* Membership::Find(NodeId node) const {
+  const auto position = members_.find(node);
+  return position == members_.end() ? nullptr : &position->second;
+}
+
 Member* Membership::Find(NodeId node, const WorkerLink* link) {
   Member* member = Find(node);
   return member != nullptr && member->link.get() == link ? member : nullptr;
 }
 
-void Membership::SetStage(Member& member, LayerRange layers, absl::Time now) {
-  member.layers = layers;
-  member.report = StageReport();
-  member.counters = StageCounters();
-  member.progress = now;
-  if (member.state != MemberState::kDraining && member.state != MemberState::kGone) {
-    member.state = layers.size() == 0 ? MemberState::kStandby : MemberState::kAssigned;
-  }
+void Membership::Prepare(Member& member, Epoch epoch, LayerRange layers, absl::Time now) {
+  member.next = MemberStage();
+  member.next->epoch = epoch;
+  member.next->layers = layers;
+  member.next->progress = now;
 }
 
-bool Membership::TakeReport(Member& member, const StageReport& report, Epoch epoch,
-                            absl::Time now) {
-  member.last_heard = now;
-  if (report.epoch != epoch || member.layers.size() == 0) return false;
-  if (member.state == MemberState::kDraining || member.state == MemberState::kGone) return false;
-  if (report.bytes_held != member.report.bytes_held || report.state != member.report.state) {
-    member.progress = now;
+bool Membership::TakeReport(Member& member, const StageReport& report, absl::Time now) {
+  for (std::optional<MemberStage>* stage : {&member.next, &member.present}) {
+    if (!stage->has_value() || (*stage)->epoch != report.epoch) continue;
+    const uint64_t before = (*stage)->report.bytes_fetched;
+    if (report.bytes_fetched > before) member.bytes_fetched += report.bytes_fetched - before;
+    Take(report, **stage, now);
+    return true;
   }
-  if (report.bytes_fetched > member.report.bytes_fetched) {
-    member.bytes_fetched += report.bytes_fetched - member.report.bytes_fetched;
-  }
-  member.report = report;
-  if (report.state == StageState::kReady) {
-    member.state = MemberState::kReady;
-  } else if (report.state == StageState::kFetching && member.state == MemberState::kAssigned) {
-    member.state = MemberState::kFetching;
-  }
-  return true;
+  return false;
 }
 
-void Membership::TakeHeartbeat(Member& member, const StageCounters& counters, absl::Time now) {
-  member.last_heard = now;
+std::vector<Member*> Membership::Begin(Epoch epoch) {
+  std::vector<Member*> out;
+  for (auto& [node, member] : members_) {
+    const bool held = member.present.has_value() || member.next.has_value();
+    member.present.reset();
+    if (member.next && member.next->epoch == epoch) member.present = std::move(member.next);
+    member.next.reset();
+    if (held && !member.present) out.push_back(&member);
+    if (member.present) member.counters = StageCounters();
+  }
+  return out;
+}
+
+void Membership::ForgetNext() {
+  for (auto& [node, member] : members_) member.next.reset();
+}
+
+void Membership::TakeHeartbeat(Member& member, const StageCounters& counters) {
   // The counters begin anew with each epoch, and come from a peer.
   const StageCounters before =
       counters.epoch == member.counters.epoch ? member.counters : StageCounters();
@@ -102,7 +131,7 @@ void Membership::TakeHeartbeat(Member& member, const StageCounters& counters, ab
     const uint64_t tokens = counters.tokens - before.tokens;
     member.tokens += tokens;
     member.work_flop += static_cast<double>(tokens) * static_cast<double>(flops_) *
-                        static_cast<double>(member.layers.size());
+                        (member.present ? member.present->layers.size() : 0);
   }
   if (counters.steps > before.steps) member.steps += counters.steps - before.steps;
   member.counters = counters;
@@ -121,33 +150,42 @@ std::vector<LinkSpeed> Membership::Links() const {
   return links;
 }
 
-void Membership::CountFailure(Member& member, const std::string& message, absl::Time now) {
-  member.last_failure = message;
-  if (++member.stage_failures < rules_.max_stage_failures) return;
-  member.left_out_until = now + rules_.left_out_for;
-  member.stage_failures = 0;
+void Membership::LeaveOut(Member& member, const std::string& why, absl::Time now) {
+  const size_t times = std::min(member.failures++, rules_.left_out_for.size() - 1);
+  member.left_out_until = now + rules_.left_out_for[times];
+  member.last_failure = why;
+}
+
+void Membership::MarkUnreachable(NodeId from, NodeId to, absl::Time now) {
+  broken_links_[{from, to}] = now + kBrokenLink;
 }
 
 void Membership::MarkGone(Member& member) {
   member.link = nullptr;
-  member.state = MemberState::kGone;
+  member.leaving = false;
+  member.present.reset();
+  member.next.reset();
 }
 
-std::vector<NodeId> Membership::Silent(absl::Time now) const {
+std::vector<NodeId> Membership::Silent(absl::Duration lease, absl::Time now) const {
   std::vector<NodeId> silent;
   for (const auto& [node, member] : members_) {
-    if (member.attached() &&
-        now - member.last_heard > rules_.heartbeat * (rules_.missed_heartbeats + 1)) {
-      silent.push_back(node);
-    }
+    if (!member.attached()) continue;
+    const absl::Duration rtt = member.pings.empty() ? absl::ZeroDuration() : member.pings.rtt();
+    if (now - member.last_heard > lease + 2 * rtt) silent.push_back(node);
   }
   return silent;
+}
+
+void Membership::Excuse(absl::Duration pause) {
+  for (auto& [node, member] : members_) member.last_heard += pause;
 }
 
 std::vector<NodeId> Membership::Stalled(absl::Time now) const {
   std::vector<NodeId> stalled;
   for (const auto& [node, member] : members_) {
-    if (member.attached() && ComingUp(member) && now - member.progress > rules_.stage_progress) {
+    if (member.attached() && member.next && member.next->state != MemberState::kReady &&
+        now - member.next->progress > rules_.stage_progress) {
       stalled.push_back(node);
     }
   }
@@ -157,8 +195,7 @@ std::vector<NodeId> Membership::Stalled(absl::Time now) const {
 std::vector<Candidate> Membership::Candidates(absl::Time now) const {
   std::vector<Candidate> candidates;
   for (const auto& [node, member] : members_) {
-    if (member.attached() && member.state != MemberState::kDraining &&
-        member.left_out_until <= now) {
+    if (member.attached() && !member.leaving && !member.drained && member.left_out_until <= now) {
       candidates.push_back({node, member.joined});
     }
   }
@@ -180,13 +217,21 @@ std::vector<PlannerNode> Membership::PlannerNodes(const std::vector<Candidate>& 
   return nodes;
 }
 
-std::vector<LinkSpeed> Membership::PlannerLinks(const std::vector<PlannerNode>& nodes) const {
+std::vector<LinkSpeed> Membership::PlannerLinks(const std::vector<PlannerNode>& nodes,
+                                                absl::Time now) const {
   const auto here = [this](const PlannerNode& node) {
     const auto member = members_.find(node.node);
     return member != members_.end() && IsLoopback(member->second.hello.hop_address);
   };
   const auto first_elsewhere = std::find_if_not(nodes.begin(), nodes.end(), here);
   std::vector<LinkSpeed> links = Links();
+  for (const auto& [ends, until] : broken_links_) {
+    if (until <= now) continue;
+    std::erase_if(links, [ends = ends](const LinkSpeed& link) {
+      return link.from == ends.first && link.to == ends.second;
+    });
+    links.push_back({ends.first, ends.second, absl::ZeroDuration(), 0, /*reachable=*/false});
+  }
   if (first_elsewhere == nodes.end()) return links;
   for (const PlannerNode& to : nodes) {
     if (!here(to)) continue;

@@ -21,6 +21,7 @@
 #include "common/ids.h"
 #include "coordinator/membership_rules.h"
 #include "wire/cluster_wire.h"
+#include "wire/handover_wire.h"
 #include "wire/link_wire.h"
 
 namespace efedllm {
@@ -32,25 +33,35 @@ class WorkerLink {
   virtual void Assign(const Assignment& assignment) = 0;
   virtual void Release(Epoch epoch) = 0;
   virtual void Measure(const MeasureLinks& links) = 0;
+  virtual void HandOver(const efedllm::HandOver& hand_over) = 0;
+  virtual void Prefetch(const efedllm::Prefetch& prefetch) = 0;
   // Ends the stream after what was sent before.
   virtual void Close(const absl::Status& why) = 0;
 };
 
-// Only grows while a worker is attached and a plan lasts; a new plan begins at kAssigned again.
+// Of a stage: only grows while its epoch lasts.
 enum class MemberState { kStandby, kAssigned, kFetching, kReady, kDraining, kGone };
 absl::string_view MemberStateName(MemberState state);
+
+struct MemberStage {
+  Epoch epoch;
+  LayerRange layers;
+  MemberState state = MemberState::kAssigned;  // until kReady
+  StageReport report;
+  absl::Time progress;  // when report last changed
+};
 
 struct Member {
   NodeId node;
   Hello hello;                       // hop_address completed
   std::shared_ptr<WorkerLink> link;  // null: gone
   absl::Time joined;
-  absl::Time last_heard;
+  absl::Time last_heard;  // an answer, which proves the link in both directions
 
-  MemberState state = MemberState::kStandby;
-  LayerRange layers;  // of the present plan; empty: none
-  StageReport report;
-  absl::Time progress;  // when report last changed
+  bool leaving = false;                // it was told to stop, and waits until it is released
+  bool drained = false;                // the operator took it out
+  std::optional<MemberStage> present;  // of the epoch that serves, or served last
+  std::optional<MemberStage> next;     // of the one that is prepared
   StageCounters counters;
   PingFilter pings;  // its clock, and its RTT from the coordinator
 
@@ -60,11 +71,14 @@ struct Member {
   double work_flop = 0;
   uint64_t bytes_fetched = 0;
 
-  int stage_failures = 0;  // one after the other
+  size_t failures = 0;  // one after the other
   absl::Time left_out_until = absl::InfinitePast();
   std::string last_failure;
 
   bool attached() const { return link != nullptr; }
+  // What it holds, or will hold if that is nothing.
+  const MemberStage* stage() const { return present ? &*present : next ? &*next : nullptr; }
+  MemberState state() const;
 };
 
 // Not thread-safe. Time comes as an argument.
@@ -79,19 +93,32 @@ class Membership {
   // The member that speaks through this link; nullptr: it was replaced or is gone.
   Member* Find(NodeId node, const WorkerLink* link);
   Member* Find(NodeId node);
+  const Member* Find(NodeId node) const;
 
-  void SetStage(Member& member, LayerRange layers, absl::Time now);
-  // False: of another epoch, or nothing new.
-  bool TakeReport(Member& member, const StageReport& report, Epoch epoch, absl::Time now);
-  void TakeHeartbeat(Member& member, const StageCounters& counters, absl::Time now);
+  // The stage that the member was told to prepare.
+  void Prepare(Member& member, Epoch epoch, LayerRange layers, absl::Time now);
+  // False: it is neither of its present nor of its next stage, or nothing new.
+  bool TakeReport(Member& member, const StageReport& report, absl::Time now);
+  // The stages of this epoch are the present ones from now on; those of others are gone. Returns
+  // the members that hold nothing any more.
+  std::vector<Member*> Begin(Epoch epoch);
+  // The epoch that was prepared is given up.
+  void ForgetNext();
+  void TakeHeartbeat(Member& member, const StageCounters& counters);
   // Kept while both ends are known.
   void TakeLink(const LinkSpeed& link);
-  // The stage did not come up; after a few times in a row the node is left out for a while.
-  void CountFailure(Member& member, const std::string& message, absl::Time now);
+  // An answer to a ping came in.
+  void TakeAnswer(Member& member, absl::Time now) { member.last_heard = now; }
+  // Something went wrong by its fault: it is left out for a while, each time in a row for longer.
+  void LeaveOut(Member& member, const std::string& why, absl::Time now);
+  // This link does not work, for now.
+  void MarkUnreachable(NodeId from, NodeId to, absl::Time now);
   void MarkGone(Member& member);
 
-  // Attached members that were not heard of for too long.
-  std::vector<NodeId> Silent(absl::Time now) const;
+  // Attached members that have not answered for `lease`, and twice their RTT.
+  std::vector<NodeId> Silent(absl::Duration lease, absl::Time now) const;
+  // The coordinator itself did nothing for so long, and can't say that others were silent.
+  void Excuse(absl::Duration pause);
   // Members whose stage comes up without any progress for too long.
   std::vector<NodeId> Stalled(absl::Time now) const;
   // Those that may be planned for: in an order in which each can reach the next, and which depends
@@ -104,7 +131,7 @@ class Membership {
   std::vector<LinkSpeed> Links() const;
   // What the planner is to know: those, and that a worker that joined over loopback can be dialled
   // from its own machine alone.
-  std::vector<LinkSpeed> PlannerLinks(const std::vector<PlannerNode>& nodes) const;
+  std::vector<LinkSpeed> PlannerLinks(const std::vector<PlannerNode>& nodes, absl::Time now) const;
 
   // By order of joining; those that are gone are forgotten after a while.
   std::vector<const Member*> All() const;
@@ -115,6 +142,7 @@ class Membership {
   const uint64_t flops_;
   std::map<NodeId, Member> members_;
   std::map<std::pair<NodeId, NodeId>, LinkSpeed> links_;
+  std::map<std::pair<NodeId, NodeId>, absl::Time> broken_links_;  // until when
 };
 
 }  // namespace efedllm

@@ -48,6 +48,15 @@ MembershipMove MoveWithoutPlan(const MembershipView& view, const MembershipRules
     return move;
   }
   if (view.plan == PlanState::kRefused && SameNodes(view.candidates, view.considered)) return {};
+  if (view.now < view.expected_until) {
+    const bool all_here = std::all_of(view.expected.begin(), view.expected.end(), [&](NodeId node) {
+      return std::any_of(view.candidates.begin(), view.candidates.end(),
+                         [&](const Candidate& c) { return c.node == node; });
+    });
+    MembershipMove move = PlanAt(all_here ? view.now : view.expected_until, view.now);
+    if (!all_here) move.waiting_for = "waiting for the workers to come back after a restart";
+    return move;
+  }
   return PlanAt(std::max({view.not_before, LastJoin(view) + rules.join_settle,
                           view.broken_since + rules.break_settle}),
                 view.now);
@@ -64,6 +73,10 @@ MembershipMove NextMove(const MembershipView& view, const MembershipRules& rules
   if (view.plan != PlanState::kLoading && view.plan != PlanState::kServing) {
     return MoveWithoutPlan(view, rules);
   }
+  const bool refused = view.refused && SameNodes(view.candidates, *view.refused);
+  if (view.must_move && !refused) {
+    return PlanAt(view.not_before, view.now);
+  }
   absl::Time first_new = view.better_since;
   for (const Candidate& candidate : view.candidates) {
     if (!Contains(view.considered, candidate.node)) {
@@ -73,7 +86,8 @@ MembershipMove NextMove(const MembershipView& view, const MembershipRules& rules
   if (first_new == absl::InfiniteFuture()) return {};
   const bool pause = view.plan == PlanState::kLoading || view.active_sequences == 0;
   const absl::Time settled = LastJoin(view) + rules.join_settle;
-  return PlanAt(pause ? settled : std::max(settled, first_new + rules.join_patience), view.now);
+  const absl::Time at = pause ? settled : std::max(settled, first_new + rules.join_patience);
+  return PlanAt(std::max(at, view.not_before), view.now);
 }
 
 absl::Duration PlanDelay(int failures, const MembershipRules& rules) {

@@ -3,6 +3,7 @@
 #define EFEDLLM_COORDINATOR_MEMBERSHIP_RULES_H_
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,11 +28,22 @@ struct MembershipRules {
   // which then waits for a pause as for a worker that joined.
   absl::Duration replan_interval = absl::Minutes(1);
   double replan_gain = 1.15;
-  absl::Duration heartbeat = absl::Seconds(1);
-  int missed_heartbeats = 3;                          // more: the worker is gone
-  int max_stage_failures = 3;                         // then the worker is left out ...
-  absl::Duration left_out_for = absl::Minutes(10);    // ... for so long
+  absl::Duration heartbeat = absl::Milliseconds(200);
+  // Without an answer for so long a node is gone; for less while a step is overdue.
+  absl::Duration lease = absl::Seconds(1);
+  absl::Duration overdue_lease = absl::Milliseconds(500);
+  // A node by whose fault an epoch ended or a stage did not come up is left out for so long, after
+  // the first, second ... time.
+  std::vector<absl::Duration> left_out_for = {absl::Seconds(5), absl::Seconds(30),
+                                              absl::Minutes(10)};
   absl::Duration stage_progress = absl::Minutes(10);  // fetching without any is a failure
+  // After a restart the nodes of the stored plan are waited for.
+  absl::Duration restart_patience = absl::Milliseconds(2500);
+  // A stage that takes so many times as long as it did is a reason to look for another plan at
+  // once, which must promise so much more.
+  absl::Duration straggler_interval = absl::Milliseconds(500);
+  double straggler_factor = 3;
+  double straggler_gain = 1.5;
   absl::Duration max_plan_delay = absl::Seconds(30);  // between plans that fail by themselves
 };
 
@@ -58,6 +70,11 @@ struct MembershipView {
   absl::Time not_before = absl::InfinitePast();  // see PlanDelay
   bool served_before = false;                    // min_workers were there once
   size_t active_sequences = 0;
+  bool must_move = false;  // a node of the plan shall not be in it any more
+  // For these candidates there was no plan without it.
+  std::optional<std::vector<NodeId>> refused = std::nullopt;
+  std::vector<NodeId> expected;  // after a restart: the nodes of the stored plan
+  absl::Time expected_until = absl::InfinitePast();
   absl::Time better_since = absl::InfiniteFuture();  // a much better plan is known
 };
 

@@ -18,10 +18,20 @@
 
 namespace efedllm {
 
+// A chain goes on where a chain of an earlier epoch ended: the KV of its sequences is still there.
+struct ChainContinuation {
+  Epoch epoch;       // the one before that served
+  size_t chain = 0;  // of that epoch
+  // Stages of the new chain that do not have that KV, by index, ascending; not all of them. Replays
+  // bring it back (cluster/step.h).
+  std::vector<uint32_t> lost;
+};
+
 // One pipeline through all of the model's layers.
 struct ChainCapacity {
   size_t stages = 1;
   uint64_t kv_tokens = 0;  // token positions, all sequences together, counted in whole KV pages
+  std::optional<ChainContinuation> continues = std::nullopt;
 };
 
 // Steps that may be on their way through a chain at once: enough to hide long links.

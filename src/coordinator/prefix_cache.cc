@@ -88,6 +88,18 @@ PrefixCache::Lease PrefixCache::Begin(absl::Span<const int32_t> tokens, bool sha
   return lease;
 }
 
+bool PrefixCache::Adopt(SequenceId id, uint32_t length, bool share, Lease& lease) {
+  lease = Lease();
+  lease.id_ = id;
+  lease.publishes_ = share;
+  lease.tip_ = root_.get();
+  last_id_ = std::max(last_id_, id.v);
+  lease.begun_ = true;
+  if (Grow(lease, length)) return true;
+  lease = Lease();
+  return false;
+}
+
 void PrefixCache::Rematch(Lease& lease, absl::Span<const int32_t> tokens) {
   CHECK(!lease.begun_);
   if (!lease.publishes_) return;

@@ -51,6 +51,12 @@ class PrefixCache {
   // Takes the longest known prefix of tokens, but never all of them: the last one's logits are
   // wanted. share: false: nothing is taken, and nothing will be published.
   Lease Begin(absl::Span<const int32_t> tokens, bool share);
+  // A sequence that the nodes hold already, with so many positions, from an epoch before. Its pages
+  // count as its own. False: there is no room for them. What other sequences the nodes may hold is
+  // for the caller to make them forget, and to trim this one to `length`.
+  bool Adopt(SequenceId id, uint32_t length, bool share, Lease& lease);
+  // The nodes keep only so many positions of it.
+  void TrimTo(const Lease& lease, uint32_t length) { Trim(lease.id_, length); }
   // Looks again, for a lease that has not begun: more may be known now.
   void Rematch(Lease& lease, absl::Span<const int32_t> tokens);
   // How much of tokens is known, in whole pages, and how much of that leases hold already.

@@ -54,30 +54,73 @@ absl::Status ServingLoop::FollowEpoch() {
 
 void ServingLoop::BeginEpoch(const PipelineCapacity& capacity) {
   capacity_ = capacity;
-  over_.reset();
   last_step_ = 0;
+  auto carried = std::exchange(carried_, {});
   for (size_t i = 0; i < capacity.chains.size(); ++i) {
-    chains_.push_back(std::make_unique<Batcher>(
-        BatcherOptions{capacity.epoch, i, capacity.chains[i], capacity.limits,
-                       limits_.max_sequences, limits_.max_step_tokens}));
+    const ChainCapacity& chain = capacity.chains[i];
+    chains_.push_back(
+        std::make_unique<Batcher>(BatcherOptions{capacity.epoch, i, chain, capacity.limits,
+                                                 limits_.max_sequences, limits_.max_step_tokens}));
+    if (!chain.continues || over_ != chain.continues->epoch) continue;
+    if (chain.continues->chain >= carried.size()) continue;
+    const bool computes = !chain.continues->lost.empty();
+    auto& sequences = carried[chain.continues->chain];
+    for (const Batcher::Carried& one : sequences) {
+      auto& tokens = computes ? metrics_.replayed_by_stages : metrics_.kept_tokens;
+      tokens.Increment(one.confirmed);
+    }
+    Requeue(chains_.back()->Adopt(std::move(sequences)));
+    sequences.clear();
+  }
+  over_.reset();
+  for (auto& sequences : carried) {
+    std::vector<std::shared_ptr<Sequence>> from_tokens;
+    for (Batcher::Carried& one : sequences) from_tokens.push_back(std::move(one.sequence));
+    Requeue(std::move(from_tokens));
+  }
+}
+
+void ServingLoop::Requeue(std::vector<std::shared_ptr<Sequence>> sequences) {
+  for (auto& sequence : sequences) {
+    metrics_.replayed_from_tokens.Increment(sequence->submitted());
+    sequence->Restart(0);
+    waiting_.Push(std::move(sequence));
   }
 }
 
 void ServingLoop::EndEpoch(const absl::Status& why) {
   over_ = capacity_->epoch;
   size_t begun = 0;
-  for (const auto& chain : chains_) begun += Replay(*chain);
+  for (const auto& chain : chains_) {
+    std::vector<Batcher::Carried>& sequences = carried_.emplace_back(chain->TakeCarried());
+    for (const Batcher::Carried& one : sequences) begun += one.sequence->submitted() > 0;
+  }
   chains_.clear();
   capacity_.reset();
+  counts_.replays += begun;
+  metrics_.replays.Increment(static_cast<double>(begun));
+  if (begun > 0) paused_since_ = clock_.Now();
   spdlog::log(begun > 0 ? spdlog::level::warn : spdlog::level::info,
-              "epoch {} is over, {} sequences will be replayed: {}", over_->v, begun,
+              "epoch {} is over, {} sequences wait for the next: {}", over_->v, begun,
               std::string(why.message()));
+}
+
+// A step of the new epoch brought tokens.
+void ServingLoop::EndPause() {
+  if (!paused_since_) return;
+  metrics_.failovers.Increment();
+  metrics_.failover_seconds.Observe(absl::ToDoubleSeconds(clock_.Now() - *paused_since_));
+  paused_since_.reset();
 }
 
 void ServingLoop::FailWaiting(const absl::Status& status) {
   for (const auto& sequence : waiting_.Take([](const Sequence&) { return true; })) {
     Fail(*sequence, status);
   }
+  for (const auto& sequences : carried_) {
+    for (const Batcher::Carried& one : sequences) Fail(*one.sequence, status);
+  }
+  carried_.clear();
 }
 
 void ServingLoop::FailAll(const absl::Status& status) {
@@ -96,6 +139,13 @@ void ServingLoop::DropDead() {
   std::vector<std::shared_ptr<Sequence>> dropped = waiting_.Take(dead);
   for (const auto& chain : chains_) {
     for (auto& sequence : chain->Take(dead)) dropped.push_back(std::move(sequence));
+  }
+  for (auto& sequences : carried_) {
+    std::erase_if(sequences, [&](const Batcher::Carried& one) {
+      if (!dead(*one.sequence)) return false;
+      dropped.push_back(one.sequence);
+      return true;
+    });
   }
   for (const auto& sequence : dropped) {
     if (sequence->generation().cancelled()) continue;
@@ -204,8 +254,11 @@ void ServingLoop::SendStepsOf(Batcher& chain) {
     for (const SequenceFork& fork : step.forks) {
       metrics_.prefix_cache_tokens.Increment(fork.tokens);
     }
-    Matrix hidden(step.tokens(), model_.config.d_model);
-    absl::Status status = model_.embedding.Lookup(next->Tokens(), hidden.ref());
+    // A replay for later stages alone begins with what the nodes kept.
+    const bool from_tokens = !step.replay() || step.replay_stages.front() == 0;
+    Matrix hidden(from_tokens ? step.tokens() : 0, model_.config.d_model);
+    absl::Status status;
+    if (from_tokens) status = model_.embedding.Lookup(next->Tokens(), hidden.ref());
     if (status.ok()) status = pipeline_.Submit(step, chain.options().chain, std::move(hidden));
     sending_ += clock_.Now() - begin;
     if (status.ok()) continue;
@@ -221,7 +274,8 @@ void ServingLoop::SendStepsOf(Batcher& chain) {
 void ServingLoop::FailStep(Batcher& chain, const Batcher::StepInFlight& step,
                            const absl::Status& status) {
   for (const Batcher::Part& part : step.parts) {
-    if (chain.IsCurrent(part)) Fail(*part.sequence, status);
+    // What a replay could not bring back is computed from the tokens.
+    if (chain.IsCurrent(part) && !step.step.replay()) Fail(*part.sequence, status);
   }
   chain.Take([](const Sequence& sequence) { return sequence.generation().cancelled(); });
   Replay(chain);
@@ -251,7 +305,7 @@ void ServingLoop::TakeResult(StepResult result) {
     return EndEpoch(result.status);
   }
   const size_t rows = step->step.tokens();
-  if (result.status.ok() && rows > 0 &&
+  if (result.status.ok() && rows > 0 && !step->step.replay() &&
       (result.hidden.rows() != rows || result.hidden.cols() != model_.config.d_model)) {
     result.status = absl::InternalError("a step came back in another shape");
   }
@@ -263,7 +317,14 @@ void ServingLoop::TakeResult(StepResult result) {
   metrics_.steps.Increment();
   metrics_.step_seconds.Observe(absl::ToDoubleSeconds(now - step->submitted_at));
   metrics_.step_rows.Observe(static_cast<double>(rows));
-  if (rows > 0) chain.Observe(*step, result.timings, now - step->submitted_at);
+  if (step->step.replay()) {
+    ++counts_.steps;
+    return;
+  }
+  if (rows > 0) {
+    EndPause();
+    chain.Observe(*step, result.timings, now - step->submitted_at);
+  }
   TakeRows(chain, *step, result.hidden);
   observers_.OnStep(*step, result, now, clock_.Now());
   chain.Retire(*step);
@@ -360,8 +421,14 @@ size_t ServingLoop::in_flight() const {
   return sum;
 }
 
-size_t ServingLoop::holding_kv() const {
+size_t ServingLoop::carried() const {
   size_t sum = 0;
+  for (const auto& sequences : carried_) sum += sequences.size();
+  return sum;
+}
+
+size_t ServingLoop::holding_kv() const {
+  size_t sum = carried();
   for (const auto& chain : chains_) sum += chain->holding_kv();
   return sum;
 }

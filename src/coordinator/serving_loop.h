@@ -32,7 +32,7 @@ struct ServingLimits {
 struct ServingCounts {
   uint64_t generated_tokens = 0;
   uint64_t steps = 0;
-  uint64_t replays = 0;      // sequences computed anew because an epoch ended or a step failed
+  uint64_t replays = 0;      // sequences interrupted because an epoch ended or a step failed
   uint64_t preemptions = 0;  // sequences that made room for others, and came back
   uint64_t passes = 0;       // steps with tokens that went through all stages
   absl::Time last_pass = absl::InfinitePast();
@@ -64,9 +64,10 @@ class ServingLoop {
   bool serving() const { return capacity_.has_value(); }
   // Positions that one sequence may have. 0: nothing serves.
   uint32_t max_positions() const;
-  size_t waiting() const { return waiting_.size(); }
+  size_t waiting() const { return waiting_.size() + carried(); }
   size_t running() const;
   size_t in_flight() const;
+  size_t carried() const;     // between two epochs
   size_t holding_kv() const;  // sequences
   // In whole pages, over all chains.
   uint64_t kv_tokens_held() const;    // by what runs
@@ -77,6 +78,9 @@ class ServingLoop {
  private:
   void BeginEpoch(const PipelineCapacity& capacity);
   void EndEpoch(const absl::Status& why);
+  // Those that were carried into an epoch that does not go on with their KV.
+  void Requeue(std::vector<std::shared_ptr<Sequence>> sequences);
+  void EndPause();
   void DropDead();
   void Admit();
   Batcher* ChainFor(const Sequence& sequence);
@@ -103,8 +107,11 @@ class ServingLoop {
   std::optional<PipelineCapacity> capacity_;
   std::vector<std::unique_ptr<Batcher>> chains_;  // of the present epoch
   std::optional<Epoch> over_;  // this epoch has ended, whatever the pipeline still says
-  uint64_t last_step_ = 0;     // of this epoch
-  absl::Duration sending_;     // spent on making and sending steps since the last logits
+  // What ran when it ended, by chain: until the next one begins.
+  std::vector<std::vector<Batcher::Carried>> carried_;
+  std::optional<absl::Time> paused_since_;  // sequences wait for a step of the next epoch
+  uint64_t last_step_ = 0;                  // of this epoch
+  absl::Duration sending_;  // spent on making and sending steps since the last logits
   ServingCounts counts_;
 };
 

@@ -39,7 +39,21 @@ SchedulerMetrics::SchedulerMetrics(prometheus::Registry& registry)
       generated_tokens(Counter(registry, "efedllm_generated_tokens_total", "Tokens sampled")),
       steps(Counter(registry, "efedllm_steps_total", "Steps that came back from the last stage")),
       replays(Counter(registry, "efedllm_sequence_replays_total",
-                      "Sequences computed anew because an epoch ended or a step failed")),
+                      "Sequences interrupted because an epoch ended or a step failed")),
+      failovers(Counter(registry, "efedllm_failovers_total",
+                        "Times that running sequences had to go on in another epoch")),
+      failover_seconds(Histogram(registry, "efedllm_failover_pause_seconds",
+                                 "From the end of an epoch with running sequences to the first "
+                                 "tokens of the next",
+                                 LatencyBuckets())),
+      kept_tokens(Counter(registry, "efedllm_kept_tokens_total",
+                          "Tokens of interrupted sequences whose KV every node still had")),
+      replayed_by_stages(Counter(registry, "efedllm_replayed_by_stages_tokens_total",
+                                 "Tokens of interrupted sequences that only the stages that had "
+                                 "lost their KV computed again")),
+      replayed_from_tokens(Counter(registry, "efedllm_replayed_from_tokens_total",
+                                   "Tokens of interrupted sequences that all stages computed "
+                                   "again")),
       queued(Gauge(registry, "efedllm_queued_sequences", "Sequences that wait for admission")),
       running(Gauge(registry, "efedllm_running_sequences", "Sequences that run")),
       prefix_cache_tokens(Counter(registry, "efedllm_prefix_cache_tokens_total",

@@ -22,6 +22,12 @@ struct SchedulerMetrics {
   prometheus::Counter& generated_tokens;
   prometheus::Counter& steps;
   prometheus::Counter& replays;
+  prometheus::Counter& failovers;
+  prometheus::Histogram& failover_seconds;
+  // Tokens of interrupted sequences, by where their KV comes from.
+  prometheus::Counter& kept_tokens;
+  prometheus::Counter& replayed_by_stages;
+  prometheus::Counter& replayed_from_tokens;
   prometheus::Gauge& queued;
   prometheus::Gauge& running;
   prometheus::Counter& prefix_cache_tokens;

@@ -27,6 +27,15 @@ StepLimits Limits() {
   return limits;
 }
 
+bool Probed(ClusterPipeline& pipeline) {
+  pipeline.Probe();
+  const absl::Time until = absl::Now() + absl::Seconds(20);
+  while (!pipeline.probed() && pipeline.ended().ok() && absl::Now() < until) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  return pipeline.probed();
+}
+
 // A node's end of its hops.
 struct Endpoint {
   explicit Endpoint(NodeId self)
@@ -71,7 +80,8 @@ class ClusterPipelineTest : public testing::Test {
     options.capacity.limits = Limits();
     options.d_model = kWidth;
     options.estimate = [](size_t, size_t) { return absl::ZeroDuration(); };
-    options.least_deadline = absl::Milliseconds(500);
+    options.clock = &clock_;
+    options.deadlines.lost = absl::Milliseconds(500);
     options.on_end = [this](const absl::Status&) { ++ends_; };
     std::vector<ChainEdges> edges;
     edges.push_back({HopSender::Open(coordinator_.transport, worker_.address(), kWorker), kWorker});
@@ -122,6 +132,7 @@ class ClusterPipelineTest : public testing::Test {
   }
 
   Endpoint coordinator_{kCoordinatorNode}, worker_{kWorker};
+  SystemClock clock_;
   HopInbox inbox_{coordinator_.receiver};
   std::atomic<int> ends_ = 0;
   std::shared_ptr<ClusterPipeline> pipeline_;
@@ -131,7 +142,7 @@ class ClusterPipelineTest : public testing::Test {
 
 TEST_F(ClusterPipelineTest, GivesResultsInTheOrderOfTheSteps) {
   Play(Negate);
-  EXPECT_TRUE(pipeline_->Probe(absl::Seconds(20)).ok());
+  EXPECT_TRUE(Probed(*pipeline_));
   for (uint64_t i = 0; i < 12; ++i) EXPECT_TRUE(Submit(100 + i, static_cast<float>(i)).ok());
   EXPECT_TRUE(absl::IsResourceExhausted(Submit(112, 0)));
   for (uint64_t i = 0; i < 12; ++i) {
@@ -268,6 +279,7 @@ class SeveralWorkers : public testing::Test {
   }
   ClusterPipelineOptions Options() {
     ClusterPipelineOptions options;
+    options.clock = &clock_;
     options.capacity.epoch = kEpoch;
     options.capacity.limits = Limits();
     options.d_model = kWidth;
@@ -290,6 +302,7 @@ class SeveralWorkers : public testing::Test {
   }
 
   Endpoint coordinator_{kCoordinatorNode}, first_{kFirst}, second_{kSecond};
+  SystemClock clock_;
   HopInbox inbox_{coordinator_.receiver};
   std::atomic<bool> stop_ = false;
   std::vector<std::thread> threads_;
@@ -307,7 +320,7 @@ TEST_F(SeveralWorkers, ChainsOfOneEpochComputeSideBySide) {
   edges.push_back({To(first_, kFirst), kFirst});
   edges.push_back({To(second_, kSecond), kSecond});
   const auto pipeline = ClusterPipeline::Open(options, std::move(edges), {}, inbox_);
-  ASSERT_TRUE(pipeline->Probe(absl::Seconds(20)).ok());
+  ASSERT_TRUE(Probed(*pipeline));
   for (uint64_t i = 0; i < 8; ++i) ASSERT_TRUE(Submit(*pipeline, 10 + i, i % 2).ok());
   EXPECT_TRUE(absl::IsAborted(pipeline->Submit(Step(), 0, Matrix(0, kWidth))));
   uint64_t next[2] = {10, 11};
@@ -335,7 +348,7 @@ TEST_F(SeveralWorkers, PassesOnFramesBetweenWorkersThatCannotReachEachOther) {
   relayed.push_back({kFirst, To(second_, kSecond), 0});
   const auto pipeline =
       ClusterPipeline::Open(options, std::move(edges), std::move(relayed), inbox_);
-  ASSERT_TRUE(pipeline->Probe(absl::Seconds(20)).ok());
+  ASSERT_TRUE(Probed(*pipeline));
   for (uint64_t i = 0; i < 12; ++i) ASSERT_TRUE(Submit(*pipeline, i, 0).ok());
   for (uint64_t i = 0; i < 12; ++i) {
     const std::optional<StepResult> result = pipeline->NextResult(absl::Seconds(20));

@@ -10,6 +10,8 @@ class FakeLink final : public WorkerLink {
   void Assign(const Assignment&) override {}
   void Release(Epoch) override {}
   void Measure(const MeasureLinks&) override {}
+  void HandOver(const efedllm::HandOver&) override {}
+  void Prefetch(const efedllm::Prefetch&) override {}
   void Close(const absl::Status&) override {}
 };
 
@@ -50,43 +52,89 @@ TEST_F(MembershipTest, ANodeIsItsKeyAndItsLastStream) {
 
 TEST_F(MembershipTest, WalksThroughAStageOneWay) {
   Member& member = Join(1);
-  EXPECT_EQ(member.state, MemberState::kStandby);
-  membership_.SetStage(member, {0, 4}, now_);
-  EXPECT_EQ(member.state, MemberState::kAssigned);
-  EXPECT_TRUE(membership_.TakeReport(member, Report(StageState::kFetching, 40), Epoch{7}, now_));
-  EXPECT_EQ(member.state, MemberState::kFetching);
-  EXPECT_TRUE(membership_.TakeReport(member, Report(StageState::kReady, 100), Epoch{7}, now_));
-  EXPECT_EQ(member.state, MemberState::kReady);
-  membership_.TakeReport(member, Report(StageState::kFetching, 100), Epoch{7}, now_);
-  EXPECT_EQ(member.state, MemberState::kReady);
+  EXPECT_EQ(member.state(), MemberState::kStandby);
+  membership_.Prepare(member, Epoch{7}, {0, 4}, now_);
+  EXPECT_EQ(member.state(), MemberState::kAssigned);
+  EXPECT_TRUE(membership_.TakeReport(member, Report(StageState::kFetching, 40), now_));
+  EXPECT_EQ(member.state(), MemberState::kFetching);
+  EXPECT_TRUE(membership_.TakeReport(member, Report(StageState::kReady, 100), now_));
+  EXPECT_EQ(member.state(), MemberState::kReady);
+  membership_.TakeReport(member, Report(StageState::kFetching, 100), now_);
+  EXPECT_EQ(member.state(), MemberState::kReady);
   EXPECT_EQ(member.bytes_fetched, 100u);
+}
+
+TEST_F(MembershipTest, PreparesAStageBesideTheOneThatServes) {
+  Member& member = Join(1);
+  Member& other = Join(2);
+  membership_.Prepare(member, Epoch{7}, {0, 4}, now_);
+  membership_.Prepare(other, Epoch{7}, {4, 8}, now_);
+  EXPECT_TRUE(membership_.TakeReport(member, Report(StageState::kReady, 100), now_));
+  EXPECT_TRUE(membership_.Begin(Epoch{7}).empty());
+  membership_.Prepare(member, Epoch{8}, {0, 8}, now_);
+  EXPECT_EQ(member.present->layers, (LayerRange{0, 4}));
+  EXPECT_EQ(member.next->layers, (LayerRange{0, 8}));
+  EXPECT_EQ(member.state(), MemberState::kReady);
+  const std::vector<Member*> out = membership_.Begin(Epoch{8});
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(out[0], &other);
+  EXPECT_EQ(member.present->layers, (LayerRange{0, 8}));
+  EXPECT_FALSE(member.next.has_value());
 }
 
 TEST_F(MembershipTest, IgnoresReportsOfAnotherEpoch) {
   Member& member = Join(1);
-  membership_.SetStage(member, {0, 4}, now_);
-  EXPECT_FALSE(membership_.TakeReport(member, Report(StageState::kReady, 100), Epoch{8}, now_));
-  EXPECT_EQ(member.state, MemberState::kAssigned);
+  membership_.Prepare(member, Epoch{8}, {0, 4}, now_);
+  EXPECT_FALSE(membership_.TakeReport(member, Report(StageState::kReady, 100), now_));
+  EXPECT_EQ(member.state(), MemberState::kAssigned);
 }
 
 TEST_F(MembershipTest, SeesWhoIsSilentAndWhoMakesNoProgress) {
   Member& member = Join(1);
-  membership_.SetStage(member, {0, 4}, now_);
-  EXPECT_TRUE(membership_.Silent(now_ + rules_.heartbeat * 3).empty());
-  EXPECT_EQ(membership_.Silent(now_ + rules_.heartbeat * 5).size(), 1u);
+  membership_.Prepare(member, Epoch{7}, {0, 4}, now_);
+  EXPECT_TRUE(membership_.Silent(rules_.lease, now_ + rules_.lease).empty());
+  EXPECT_EQ(membership_.Silent(rules_.lease, now_ + 2 * rules_.lease).size(), 1u);
+  membership_.TakeAnswer(member, now_ + rules_.lease);
+  EXPECT_TRUE(membership_.Silent(rules_.lease, now_ + 2 * rules_.lease).empty());
   EXPECT_TRUE(membership_.Stalled(now_ + absl::Seconds(1)).empty());
   EXPECT_EQ(membership_.Stalled(now_ + rules_.stage_progress + absl::Seconds(1)).size(), 1u);
 }
 
-TEST_F(MembershipTest, LeavesOutANodeWhoseStageFailedAFewTimes) {
+TEST_F(MembershipTest, ALongWayTakesLongerToAnswer) {
+  Member& member = Join(1);
+  member.pings.Add(now_, now_ + absl::Seconds(2), now_);
+  EXPECT_TRUE(membership_.Silent(rules_.lease, now_ + absl::Seconds(4)).empty());
+}
+
+TEST_F(MembershipTest, OwnPausesAreNobodysSilence) {
   Join(1);
-  for (int i = 0; i < rules_.max_stage_failures; ++i) {
+  membership_.Excuse(absl::Seconds(10));
+  EXPECT_TRUE(membership_.Silent(rules_.lease, now_ + absl::Seconds(10)).empty());
+}
+
+TEST_F(MembershipTest, LeavesOutANodeForLongerEachTime) {
+  Join(1);
+  for (const absl::Duration time : rules_.left_out_for) {
     EXPECT_EQ(membership_.Candidates(now_).size(), 1u);
-    membership_.CountFailure(*membership_.Find(NodeId{1}), "no room", now_);
+    membership_.LeaveOut(*membership_.Find(NodeId{1}), "no room", now_);
     Join(1);  // it comes back, and is the same machine
+    EXPECT_TRUE(membership_.Candidates(now_).empty());
+    now_ += time;
   }
-  EXPECT_TRUE(membership_.Candidates(now_).empty());
-  EXPECT_EQ(membership_.Candidates(now_ + rules_.left_out_for).size(), 1u);
+  EXPECT_EQ(membership_.Candidates(now_).size(), 1u);
+}
+
+TEST_F(MembershipTest, ABrokenLinkIsNotPlannedForUntilItsNodesComeAgain) {
+  Join(1);
+  Join(2);
+  membership_.TakeLink({NodeId{1}, NodeId{2}, absl::Milliseconds(1), 1e8, true});
+  membership_.MarkUnreachable(NodeId{1}, NodeId{2}, now_);
+  const auto nodes = membership_.PlannerNodes(membership_.Candidates(now_));
+  ASSERT_EQ(membership_.PlannerLinks(nodes, now_).size(), 1u);
+  EXPECT_FALSE(membership_.PlannerLinks(nodes, now_)[0].reachable);
+  EXPECT_TRUE(membership_.PlannerLinks(nodes, now_ + absl::Hours(1))[0].reachable);
+  Join(2);
+  EXPECT_TRUE(membership_.PlannerLinks(nodes, now_)[0].reachable);
 }
 
 TEST_F(MembershipTest, PlansInTheSameOrderHoweverTheyJoined) {
@@ -100,7 +148,7 @@ TEST_F(MembershipTest, PlansInTheSameOrderHoweverTheyJoined) {
     order.push_back(node.node.v);
   }
   EXPECT_EQ(order, (std::vector<uint64_t>{3, 5, 9}));
-  membership_.Find(NodeId{3})->state = MemberState::kDraining;
+  membership_.Find(NodeId{3})->leaving = true;
   membership_.MarkGone(*membership_.Find(NodeId{9}));
   EXPECT_EQ(membership_.Candidates(now_).size(), 1u);
 }
@@ -121,21 +169,23 @@ TEST_F(MembershipTest, PutsWorkersThatOnlyThisMachineCanDialFirst) {
 
 TEST_F(MembershipTest, CountsWorkOverEpochsFromCountersThatBeginAnew) {
   Member& member = Join(1);
-  membership_.SetStage(member, {0, 4}, now_);
+  membership_.Prepare(member, Epoch{7}, {0, 4}, now_);
+  membership_.Begin(Epoch{7});
   StageCounters counters;
   counters.epoch = Epoch{7};
   counters.steps = counters.tokens = 10;
-  membership_.TakeHeartbeat(member, counters, now_);
+  membership_.TakeHeartbeat(member, counters);
   counters.steps = counters.tokens = 15;
-  membership_.TakeHeartbeat(member, counters, now_);
+  membership_.TakeHeartbeat(member, counters);
   counters.tokens = 3;  // a peer that counts back adds nothing
-  membership_.TakeHeartbeat(member, counters, now_);
+  membership_.TakeHeartbeat(member, counters);
   EXPECT_EQ(member.tokens, 15u);
   EXPECT_DOUBLE_EQ(member.work_flop, 15 * 4 * 1000.0);
-  membership_.SetStage(member, {0, 2}, now_);
+  membership_.Prepare(member, Epoch{8}, {0, 2}, now_);
+  membership_.Begin(Epoch{8});
   counters.epoch = Epoch{8};
   counters.steps = counters.tokens = 5;
-  membership_.TakeHeartbeat(member, counters, now_);
+  membership_.TakeHeartbeat(member, counters);
   EXPECT_EQ(member.tokens, 20u);
 }
 

@@ -85,12 +85,22 @@ absl::Status FakePipeline::Submit(Step step, size_t chain, Matrix hidden) {
   }
   Check(steps_.empty() || steps_.back().epoch != step.epoch || steps_.back().id < step.id,
         "step ids count up");
-  Check(!step.spans.empty() || !step.trims.empty() || !step.forks.empty(), "a step does something");
-  Check(hidden.rows() == step.tokens(), "one row per token");
+  Check(!step.spans.empty() || !step.trims.empty() || !step.forks.empty() || step.forget_others,
+        "a step does something");
+  const bool has_rows = !step.replay() || step.replay_stages.front() == 0;
+  Check(hidden.rows() == (has_rows ? step.tokens() : 0), "one row per token");
   Check(step.tokens() <= capacity_.limits.max_tokens, "max_tokens");
   Check(step.spans.size() <= capacity_.limits.max_spans, "max_spans");
+  if (step.forget_others) {
+    absl::erase_if(kv_, [&](const auto& kv) {
+      return std::none_of(step.trims.begin(), step.trims.end(),
+                          [&](const SequenceTrim& trim) { return trim.sequence == kv.first; });
+    });
+  }
   for (const SequenceTrim& trim : step.trims) Trim(trim);
   for (const SequenceFork& fork : step.forks) {
+    Check(!lost_ || (*lost_)[fork.parent] >= fork.tokens, "lost stages have a fork's parent");
+    if (lost_) (*lost_)[fork.sequence] = fork.tokens;
     const auto parent = kv_.find(fork.parent);
     Check(fork.tokens > 0 && parent != kv_.end() && parent->second.states.size() >= fork.tokens,
           "a fork's parent holds its tokens");
@@ -103,7 +113,17 @@ absl::Status FakePipeline::Submit(Step step, size_t chain, Matrix hidden) {
   }
   size_t row = 0;
   for (const SequenceSpan& span : step.spans) {
-    Compute(span, row, hidden);
+    if (lost_) {
+      uint32_t& length = (*lost_)[span.sequence];
+      Check(length >= span.first_position, "no gap in the KV of lost stages");
+      length = span.first_position + span.tokens;
+    }
+    if (step.replay()) {
+      Check(kv_[span.sequence].states.size() >= span.first_position + span.tokens,
+            "a replay is of what the other stages hold");
+    } else {
+      Compute(span, row, hidden);
+    }
     row += span.tokens;
   }
   Check(KvTokens(chain) <= capacity_.chains[chain].kv_tokens, "KV memory");
@@ -114,7 +134,8 @@ absl::Status FakePipeline::Submit(Step step, size_t chain, Matrix hidden) {
   result.id = step.id;
   result.returned = absl::Now();
   result.status = std::exchange(fail_next_, absl::OkStatus());
-  if (result.status.ok()) result.hidden = std::move(hidden);
+  if (step.replay() && !fail_replays_.ok()) result.status = fail_replays_;
+  if (result.status.ok() && !step.replay()) result.hidden = std::move(hidden);
   results_.push_back(std::move(result));
   steps_.push_back(std::move(step));
   most_in_flight_ = std::max(most_in_flight_, results_.size());
@@ -192,13 +213,35 @@ void FakePipeline::FailNext(absl::Status status) {
   fail_next_ = std::move(status);
 }
 
+void FakePipeline::FailReplays(absl::Status status) {
+  absl::MutexLock lock(&mu_);
+  fail_replays_ = std::move(status);
+}
+
+Epoch FakePipeline::epoch() const {
+  absl::MutexLock lock(&mu_);
+  return capacity_.epoch;
+}
+
 void FakePipeline::AbortAll() {
   for (StepResult& result : results_) {
     result.status = absl::AbortedError("a worker was lost");
     result.hidden = Matrix();
   }
   kv_.clear();
+  lost_.reset();
+  capacity_.chains[0].continues.reset();
   ++capacity_.epoch.v;
+}
+
+void FakePipeline::ContinueEpoch(std::vector<uint32_t> lost) {
+  absl::MutexLock lock(&mu_);
+  auto kept = kv_;
+  const Epoch before = capacity_.epoch;
+  AbortAll();
+  kv_ = std::move(kept);
+  if (!lost.empty()) lost_.emplace();
+  capacity_.chains[0].continues = {before, 0, std::move(lost)};
 }
 
 void FakePipeline::EndEpoch(std::string unavailable) {

@@ -56,9 +56,14 @@ class FakePipeline final : public Pipeline {
   void Hold(bool hold) ABSL_LOCKS_EXCLUDED(mu_);
   // The next step fails like this.
   void FailNext(absl::Status status) ABSL_LOCKS_EXCLUDED(mu_);
+  // All replays fail like this.
+  void FailReplays(absl::Status status) ABSL_LOCKS_EXCLUDED(mu_);
+  Epoch epoch() const ABSL_LOCKS_EXCLUDED(mu_);
   // The epoch ends; steps in flight come back as Aborted. Without a reason the next one begins.
   void EndEpoch(std::string unavailable = "") ABSL_LOCKS_EXCLUDED(mu_);
   void BeginEpoch(size_t stages) ABSL_LOCKS_EXCLUDED(mu_);
+  // The epoch ends, and the next one goes on with its KV, which these stages have lost.
+  void ContinueEpoch(std::vector<uint32_t> lost) ABSL_LOCKS_EXCLUDED(mu_);
 
   std::vector<std::string> violations() const ABSL_LOCKS_EXCLUDED(mu_);
   std::vector<Step> steps() const ABSL_LOCKS_EXCLUDED(mu_);  // of chain i, ids from i << 40 on
@@ -88,7 +93,10 @@ class FakePipeline final : public Pipeline {
   std::string unavailable_ ABSL_GUARDED_BY(mu_);
   bool hold_ ABSL_GUARDED_BY(mu_) = false;
   absl::Status fail_next_ ABSL_GUARDED_BY(mu_);
+  absl::Status fail_replays_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<SequenceId, FakeKv> kv_ ABSL_GUARDED_BY(mu_);
+  // Positions that the lost stages have again; nullopt: all have all.
+  std::optional<absl::flat_hash_map<SequenceId, uint32_t>> lost_ ABSL_GUARDED_BY(mu_);
   std::deque<StepResult> results_ ABSL_GUARDED_BY(mu_);
   std::vector<Step> steps_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> violations_ ABSL_GUARDED_BY(mu_);

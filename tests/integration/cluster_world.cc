@@ -139,7 +139,7 @@ bool ClusterWorld::AwaitServing(size_t stages, absl::Duration timeout) {
         const ClusterStatus status = coordinator_->cluster_status();
         const auto staged =
             std::count_if(status.members.begin(), status.members.end(), [](const Member& member) {
-              return member.state == MemberState::kReady && member.layers.size() > 0;
+              return member.state() == MemberState::kReady;
             });
         return status.state == "serving" && static_cast<size_t>(staged) == stages &&
                coordinator_->scheduler().MaxPositions().ok();

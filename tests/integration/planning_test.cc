@@ -25,7 +25,7 @@ const std::vector<int32_t>& Expected() {
 
 uint32_t LayersOf(ClusterWorld& world, const std::string& worker) {
   for (const Member& member : world.coordinator().cluster_status().members) {
-    if (member.hello.name == worker) return member.layers.size();
+    if (member.hello.name == worker) return member.present ? member.present->layers.size() : 0;
   }
   return 0;
 }
