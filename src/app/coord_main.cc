@@ -58,7 +58,7 @@ void PrintWelcome(const Coordinator& coordinator, const CoordinatorOptions& opti
 void NotifyStatus(const Coordinator& coordinator, std::string& last) {
   const ClusterStatus status = coordinator.cluster_status();
   size_t workers = 0;
-  for (const Member& member : status.members) workers += member.state != MemberState::kGone;
+  for (const Member& member : status.members) workers += member.state() != MemberState::kGone;
   const std::string text = absl::StrCat("STATUS=", status.state, ", ", workers, " workers",
                                         status.reason.empty() ? "" : ": ", status.reason);
   if (text == last) return;
