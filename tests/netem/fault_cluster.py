@@ -143,7 +143,12 @@ class FaultCluster:
 
     def _token(self):
         file = self.state / "join-token"
-        return labs.wait_for("a join token", 300, lambda: file.exists() and file.read_text().strip())
+
+        def token():
+            if not self.coordinator.alive():
+                raise labs.Failure(f"the coordinator ended:\n{self.coordinator.process.tail()}")
+            return file.exists() and file.read_text().strip()
+        return labs.wait_for("a join token", 300, token)
 
     def __enter__(self):
         return self
