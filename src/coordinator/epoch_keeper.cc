@@ -28,8 +28,11 @@ EpochKeeper::EpochKeeper(const Clock& clock, EpochBuilder& builder, SwitchingPip
   const absl::StatusOr<std::optional<StoredPlan>> stored = builder_.LoadPlan();
   if (!stored.ok()) spdlog::warn("no stored plan: {}", std::string(stored.status().message()));
   if (!stored.ok() || !stored->has_value()) return;
+  const StagePlan& plan = (*stored)->plan;
+  if (plan.chains.front().stages.back().layers.last != options_.layers.size()) return;  // outdated
   absl::MutexLock lock(&mu_);
-  last_plan_ = (*stored)->plan;
+  last_plan_ = plan;
+  served_before_ = true;  // with as many workers as min_workers asks for
   for (const Stage& stage : last_plan_.AllStages()) expected_.push_back(stage.node);
   expected_until_ = clock_.Now() + options_.rules.restart_patience;
 }
