@@ -94,8 +94,6 @@ void StageRunner::DropAndWait(absl::FunctionRef<void(StageSlots&)> drop) {
   absl::MutexLock lock(&mu_);
   drop(slots_);
   mine = slots_.TakeEnded();
-  for (auto& ended : ended_) mine.push_back(std::move(ended));
-  ended_.clear();
   receiver_.SetUpstreams(slots_.upstreams());
   if (slots_.running() == nullptr) CountFrom(slots_.prepared().get());
   mu_.Await(absl::Condition(+NobodyElseHolds, &mine));

@@ -83,7 +83,7 @@ class StageRunner {
   void CountFrom(HeldStage* stage) ABSL_LOCKS_EXCLUDED(counters_mu_);
   void Fail(const std::shared_ptr<HeldStage>& stage, const absl::Status& why, StageFault fault)
       ABSL_LOCKS_EXCLUDED(mu_);
-  // After a change of the slots by a function that ends stages.
+  // Changes the slots, and waits until no frame is in the stages that end by it.
   void DropAndWait(absl::FunctionRef<void(StageSlots&)> drop) ABSL_LOCKS_EXCLUDED(mu_);
 
   void Watch() ABSL_LOCKS_EXCLUDED(mu_, watch_mu_);

@@ -5,7 +5,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 
 #include "worker/epochs_world.h"
@@ -157,8 +159,13 @@ TEST_F(WorkerEpochsTest, PrefetchedWeightsAreNotFetchedAgain) {
   uint64_t chunks = 0;
   for (const TensorSpec& tensor : assignment.tensors) chunks += tensor.chunk_count();
   coordinator_.SendPrefetch(assignment.tensors);
+  const auto packed = [&] {
+    const std::filesystem::directory_iterator files(state_.path() + "/weights");
+    return std::count_if(begin(files), end(files),
+                         [](const auto& file) { return file.path().extension() == ".packed"; });
+  };
   const absl::Time deadline = absl::Now() + absl::Seconds(20);
-  while (coordinator_.chunks_sent() < chunks && absl::Now() < deadline) {
+  while (packed() < static_cast<int64_t>(assignment.tensors.size()) && absl::Now() < deadline) {
     absl::SleepFor(absl::Milliseconds(10));
   }
   coordinator_.Assign(assignment);
