@@ -7,6 +7,7 @@
 #include "app/ctl_bench.h"
 #include "app/ctl_drain.h"
 #include "app/ctl_eval.h"
+#include "app/ctl_fault_simulation.h"
 #include "app/ctl_model.h"
 #include "app/ctl_plan.h"
 #include "app/ctl_tokenize.h"
@@ -35,6 +36,7 @@ int Main(int argc, char** argv) {
   efedllm::AddEvalCommand(app, exit_code);
   efedllm::AddModelCommand(app, exit_code);
   efedllm::AddPlanCommand(app, exit_code);
+  efedllm::AddSimulateCommand(app, exit_code);
   efedllm::AddTokenizeCommand(app, exit_code);
   efedllm::AddTraceCommand(app, exit_code);
   try {

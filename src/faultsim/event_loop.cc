@@ -1,6 +1,7 @@
 #include "faultsim/event_loop.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace efedllm::faultsim {
 
@@ -8,6 +9,11 @@ void EventLoop::At(VirtualTime when, Process* process, std::function<void()> run
   events_.push_back({std::max(when, now_), ++last_order_, process,
                      process == nullptr ? 0 : process->life, std::move(run)});
   std::push_heap(events_.begin(), events_.end(), Later());
+}
+
+void EventLoop::Clear() {
+  // What goes with an event may leave another.
+  while (!events_.empty()) std::exchange(events_, {}).clear();
 }
 
 bool EventLoop::Step(VirtualTime until) {

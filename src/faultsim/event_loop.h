@@ -42,6 +42,8 @@ class EventLoop {
     At(now_ + delay, process, std::move(run));
   }
 
+  // Forgets all events: what they refer to is about to go.
+  void Clear();
   // Runs the next event. False: there is none until then.
   bool Step(VirtualTime until);
 

@@ -15,10 +15,7 @@ enum class Mutation {
   kSkippedEpochCheck,  // a worker takes steps of an epoch that is over for the present one's
   kResumesTooFar,      // a sequence goes on one position behind what is confirmed
   kForgetsNobody,      // the first step of an epoch says nothing of the others
-  kWrongLineage,       // a stage goes on with KV of an epoch that is not its own
-  kKeepsTrimmed,       // trims do not reach the stages
   kStaleOutputs,       // a replay reads outputs of other positions
-  kGhostLinks,         // words of a replaced link count as the node's
   kOverlappingLayers,  // two stages compute the same layer
   kEpochsNotSaved,     // the disk says that it synced the epoch, and did not
   kResultsOutOfOrder,  // two results are taken for each other

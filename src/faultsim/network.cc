@@ -21,6 +21,12 @@ bool Connection::Send(End from, std::string bytes) {
     network_.Break(shared_from_this(), "the connection was reset");
     return true;  // the sender learns of it later
   }
+  if (fate.echo > absl::ZeroDuration()) {
+    network_.loop_.After(
+        fate.echo, nullptr,
+        [&network = network_, &sender = process(from), &receiver = process(Other(from)),
+         kind = kind_, bytes] { network.Inject(sender, receiver, kind, bytes); });
+  }
   if (fate.lost) return true;
   if (fate.corrupted && !bytes.empty()) {
     const size_t at = static_cast<size_t>(network_.random_.Below(bytes.size()));
@@ -193,6 +199,20 @@ void Network::Break(const ConnectionPtr& connection, const std::string& why) {
     connection->sides_[end].held.clear();
     loop_.After(kReset, &connection->process(end),
                 [connection, end, why] { connection->Drop(end, absl::UnavailableError(why)); });
+  }
+}
+
+void Network::Inject(const Process& from, const Process& to, ConnectionKind kind,
+                     std::string bytes) {
+  for (auto it = connections_.rbegin(); it != connections_.rend(); ++it) {
+    const ConnectionPtr& connection = *it;
+    if (connection->kind() != kind || !connection->open(Connection::kDialler) ||
+        &connection->process(Connection::kDialler) != &from ||
+        &connection->process(Connection::kListener) != &to) {
+      continue;
+    }
+    return connection->Transmit(Connection::kDialler, {std::move(bytes), false, absl::OkStatus()},
+                                absl::ZeroDuration(), /*in_order=*/true);
   }
 }
 

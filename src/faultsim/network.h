@@ -31,6 +31,7 @@ struct MessageFate {
   bool overtaken = false;  // those behind it need not wait for it
   bool corrupted = false;
   bool breaks = false;  // the connection, with this message
+  absl::Duration echo;  // not zero: a copy comes so much later, by whatever stream there is then
 };
 
 class Network;
@@ -116,6 +117,9 @@ class Network {
   }
   // 1: normal.
   void SetSlowness(const Process& a, const Process& b, double slowness);
+
+  // By the stream of that kind that was opened last, if one is open.
+  void Inject(const Process& from, const Process& to, ConnectionKind kind, std::string bytes);
 
   // The process is gone; silent: its machine too, so that nobody tells its peers.
   void OnCrash(Process& process, bool silent);

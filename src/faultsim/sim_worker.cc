@@ -12,6 +12,7 @@ namespace {
 
 // Of a computed row in one layer, beside what every step takes.
 constexpr absl::Duration kStepTime = absl::Microseconds(300);
+constexpr absl::Duration kLeavePatience = absl::Seconds(10);
 constexpr absl::Duration kRowTime = absl::Microseconds(30);
 
 }  // namespace
@@ -25,7 +26,7 @@ SimWorker::SimWorker(World& world, NodeId node, const NodeProfile& profile)
 }
 
 void SimWorker::Start() {
-  if (process_.up) return;
+  if (life_ != nullptr) return;
   process_.up = true;
   ++process_.life;
   process_.stopped_until = process_.busy_until = absl::ZeroDuration();
@@ -35,7 +36,7 @@ void SimWorker::Start() {
 }
 
 void SimWorker::Crash(bool silent) {
-  if (!process_.up) return;
+  if (life_ == nullptr) return;
   world_.Say(process_.name, silent ? "loses power" : "is killed");
   world_.network.OnCrash(process_, silent);
   process_.up = false;
@@ -49,6 +50,8 @@ void SimWorker::Leave() {
   v1::WorkerMessage message;
   message.mutable_leaving();
   Send(message);
+  if (!process_.up) return;
+  world_.loop.After(kLeavePatience, &process_, [this] { EndSession("nobody lets it go"); });
 }
 
 void SimWorker::AfterSlotsChanged() {
@@ -92,7 +95,7 @@ void SimWorker::Pump() {
   while (!life_->computing && !life_->frames.empty()) {
     HopFrame hop = std::move(life_->frames.front());
     life_->frames.pop_front();
-    hop = MutateArrival(std::move(hop));
+    MutateArrival(hop);
     const std::shared_ptr<HeldStage> stage = life_->slots.StageOf(hop.peer, hop.bytes);
     if (stage == nullptr) continue;
     auto pass = std::make_shared<PassingFrame>();
@@ -109,13 +112,14 @@ void SimWorker::Pump() {
       life_->counters.epoch = stage->epoch();
       life_->counters.kv_tokens_total = stage->executor()->kv_tokens_total();
     }
-    MutateStep(*pass, *stage);
+    MutateStep(*pass);
     const size_t rows = pass->frame.step.tokens();
     const absl::Status computed = stage->Compute(*pass);
     if (!computed.ok()) {
       Halt(stage, StageFault::kUpstream, computed);
       continue;
     }
+    MutateResult(*pass, *stage);
     life_->computing = true;
     const absl::Duration took =
         process_.slowness *

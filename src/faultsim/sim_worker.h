@@ -97,8 +97,9 @@ class SimWorker {
   void Finish(const std::shared_ptr<HeldStage>& stage, const std::shared_ptr<PassingFrame>& pass);
   void Halt(const std::shared_ptr<HeldStage>& stage, StageFault fault, const absl::Status& why);
   // The planted bug, if it is one of a worker's.
-  HopFrame MutateArrival(HopFrame hop);
-  void MutateStep(PassingFrame& pass, const HeldStage& stage);
+  void MutateArrival(HopFrame& hop);
+  void MutateStep(PassingFrame& pass) const;
+  void MutateResult(PassingFrame& pass, const HeldStage& stage) const;
 
   World& world_;
   Process process_;

@@ -9,6 +9,7 @@
 #include "common/file.h"
 #include "common/random.h"
 #include "common/status_macros.h"
+#include "coordinator/epoch_builder.h"
 #include "faultsim/gguf_writer.h"
 #include "text/sampler.h"
 
@@ -90,6 +91,8 @@ absl::StatusOr<std::unique_ptr<TinyModel>> TinyModel::Create(const std::string& 
   RETURN_IF_ERROR(WriteFileAtomically(path, ModelBytes(), 0600));
   ASSIGN_OR_RETURN(model->compute_, Compute::Create(0, "auto"));
   ASSIGN_OR_RETURN(model->served_, ServedModel::Load(path, model->compute_));
+  ASSIGN_OR_RETURN(model->costs_, ClusterEpochBuilder::LayerCosts(
+                                      model->config(), model->served_->file, KvType::kF32));
   model->MakeQuestions();
   return model;
 }

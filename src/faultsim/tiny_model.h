@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "cluster/layer_cost.h"
 #include "cluster/stage_plan.h"
 #include "cluster/step.h"
 #include "coordinator/generation.h"
@@ -34,6 +35,7 @@ class TinyModel {
   const ModelConfig& config() const { return served_->config; }
   Compute& compute() { return compute_; }  // inline, on the caller's thread
   StepLimits limits() const;
+  const std::vector<LayerCost>& costs() const { return costs_; }
   // Weights of the layers; packed once.
   const std::vector<StageTensor>& Tensors(LayerRange layers);
 
@@ -51,6 +53,7 @@ class TinyModel {
 
   Compute compute_;
   std::unique_ptr<ServedModel> served_;
+  std::vector<LayerCost> costs_;
   std::map<uint64_t, std::vector<StageTensor>> tensors_;  // by first << 32 | last
   std::vector<GenerationInput> questions_;
   std::map<size_t, std::vector<int32_t>> answers_;

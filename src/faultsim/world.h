@@ -32,6 +32,8 @@ struct World {
 
   Process coordinator;                          // node 0
   std::map<NodeId, Process*> workers;           // by node
+  std::map<NodeId, uint64_t> memory_bytes;      // of each worker
+  Epoch last_epoch;                             // the highest that any coordinator has used
   std::vector<std::string> violations;          // what should never be; the first ends the run
   std::function<void(const std::string&)> log;  // empty: nobody reads it
 

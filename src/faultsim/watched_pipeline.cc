@@ -1,0 +1,48 @@
+// Where bugs of a serving layer, and of what takes its results, are planted.
+#include <utility>
+
+#include "faultsim/sim_coordinator.h"
+
+namespace efedllm::faultsim {
+
+absl::Status WatchedPipeline::Submit(Step step, size_t chain, Matrix hidden) {
+  if (!world_.coordinator.up) return absl::AbortedError("the process is gone");
+  last_epoch_ = step.epoch;
+  if (world_.Is(Mutation::kResumesTooFar)) ResumeTooFar(step);
+  return pipeline_.Submit(std::move(step), chain, std::move(hidden));
+}
+
+void WatchedPipeline::ResumeTooFar(Step& step) {
+  if (step.forget_others) {
+    too_far_.clear();
+    for (SequenceTrim& trim : step.trims) {
+      if (trim.length == 0) continue;
+      ++trim.length;
+      too_far_.insert(trim.sequence);
+    }
+  }
+  if (step.replay()) return;
+  for (SequenceSpan& span : step.spans) {
+    if (too_far_.count(span.sequence) > 0) ++span.first_position;
+  }
+}
+
+std::optional<StepResult> WatchedPipeline::NextResult(absl::Duration) {
+  if (held_back_) return std::exchange(held_back_, std::nullopt);
+  std::optional<StepResult> result = pipeline_.NextResult(absl::ZeroDuration());
+  had_result_ |= result.has_value();
+  if (!world_.Is(Mutation::kResultsOutOfOrder) || !result) return result;
+  held_back_ = pipeline_.NextResult(absl::ZeroDuration());
+  if (held_back_ && held_back_->chain == result->chain &&
+      held_back_->hidden.rows() == result->hidden.rows()) {
+    std::swap(held_back_->hidden, result->hidden);
+  }
+  return result;
+}
+
+HopFrame SimCoordinator::MutateResult(HopFrame frame) const {
+  if (world_.Is(Mutation::kUncheckedFrames)) frame.bytes = WithRightChecksum(frame.bytes);
+  return frame;
+}
+
+}  // namespace efedllm::faultsim
