@@ -65,7 +65,8 @@ FaultInjector::FaultInjector(World& world, SimCoordinator& coordinator,
     if (random.Below(6) >= share) continue;
     const auto fault = static_cast<Fault>(kind);
     kinds_.insert(fault);
-    if (OfMessages(fault)) of_messages_.push_back(fault);
+    if (OfMessages(fault))
+      of_messages_.insert(of_messages_.end(), fault == Fault::kEcho ? 4 : 1, fault);
     if (OfEvents(fault)) of_events_.push_back(fault);
   }
   event_gap_ = 15 + random.Below(150);
@@ -131,7 +132,7 @@ MessageFate FaultInjector::OnMessage(const Connection& connection, Connection::E
       fate.twice = hop;
       break;
     case Fault::kEcho:
-      if (hop) fate.echo = Between(absl::Milliseconds(20), absl::Seconds(2));
+      if (hop) fate.echo = Between(absl::Milliseconds(50), absl::Seconds(4));
       break;
     case Fault::kOvertaking:
       fate.overtaken = hop;

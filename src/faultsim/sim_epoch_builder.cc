@@ -53,7 +53,7 @@ absl::StatusOr<std::vector<Assignment>> SimEpochBuilder::Assignments(
       assignment.stage = static_cast<uint32_t>(i);
       assignment.keep_outputs = chain.keeps_outputs && i + 1 < chain.stages.size();
       assignment.config = world_.model.config();
-      assignment.kv_tokens = chain.kv_tokens;
+      assignment.kv_tokens = chain.kv_tokens + kTrialKvTokens;
       assignment.limits = world_.model.limits();
       const bool last = i + 1 == chain.stages.size();
       assignment.upstream = i == 0 ? kCoordinatorNode : target[-1].node;
