@@ -28,8 +28,8 @@ class Spoiler:
         kind, *pid = line.split()
         self.kind, self.pid = kind, int(pid[0]) if pid else 0
 
-    def apply(self, pid, block):
-        if self.pid == 0 or pid != self.pid:
+    def apply(self, owner, block):
+        if self.pid == 0 or owner() != self.pid:
             return block
         spoilt = bytearray(block)
         if self.kind == "noise":
@@ -62,10 +62,21 @@ def process_at(port):
     return 0
 
 
-def forward(source, sink, pid, spoiler):
+class Owner:
+    """Whose connection it is, looked up when it matters: the tables of a busy kernel now and then miss one."""
+
+    def __init__(self, port):
+        self.port, self.pid = port, 0
+
+    def __call__(self):
+        self.pid = self.pid or process_at(self.port)
+        return self.pid
+
+
+def forward(source, sink, owner, spoiler):
     try:
         while block := source.recv(BLOCK_BYTES):
-            sink.sendall(spoiler.apply(pid, block) if spoiler else block)
+            sink.sendall(spoiler.apply(owner, block) if spoiler else block)
         sink.shutdown(socket.SHUT_WR)
     except OSError:
         for end in (source, sink):
@@ -83,9 +94,8 @@ def serve(listener, target, spoiler):
         server.settimeout(None)
         for end in (client, server):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        pid = process_at(address[1])
-        threading.Thread(target=forward, args=(client, server, pid, spoiler), daemon=True).start()
-        threading.Thread(target=forward, args=(server, client, 0, None), daemon=True).start()
+        threading.Thread(target=forward, args=(client, server, Owner(address[1]), spoiler), daemon=True).start()
+        threading.Thread(target=forward, args=(server, client, None, None), daemon=True).start()
 
 
 def main():
