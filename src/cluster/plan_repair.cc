@@ -99,6 +99,34 @@ std::optional<StagePlan> RepairPlan(const PlannerInput& input, const StagePlan& 
   return repaired;
 }
 
+bool FitsBeside(const PlannerInput& input, const StagePlan& present, const StagePlan& next) {
+  const LayerSums layers(input.layers);
+  // KV, and what the stage keeps of its outputs.
+  const auto state_bytes = [&](const Chain& chain, const Stage& stage) {
+    const bool outputs = chain.keeps_outputs && &stage != &chain.stages.back();
+    return layers.Bytes(stage.layers, chain.kv_tokens) - layers.WeightBytes(stage.layers) +
+           (outputs ? chain.kv_tokens * static_cast<uint64_t>(input.rules.row_bytes) : 0);
+  };
+  for (const Chain& old_chain : present.chains) {
+    for (const Stage& old : old_chain.stages) {
+      const PlannerNode* node = FindNode(input, old.node);
+      for (const Chain& chain : next.chains) {
+        for (const Stage& stage : chain.stages) {
+          if (node == nullptr || stage.node != old.node) continue;
+          const bool same = stage.layers == old.layers && chain.kv_tokens == old_chain.kv_tokens;
+          const LayerRange both{std::max(old.layers.first, stage.layers.first),
+                                std::min(old.layers.last, stage.layers.last)};
+          uint64_t bytes = layers.WeightBytes(old.layers) + layers.WeightBytes(stage.layers);
+          if (both.first < both.last) bytes -= layers.WeightBytes(both);
+          bytes += state_bytes(old_chain, old) + state_bytes(chain, stage);
+          if (!same && bytes > node->profile.memory_bytes) return false;
+        }
+      }
+    }
+  }
+  return true;
+}
+
 std::vector<std::optional<ChainSuccession>> Succeed(const StagePlan& served, const StagePlan& next,
                                                     const std::vector<bool>& kept) {
   std::vector<std::optional<ChainSuccession>> successions;

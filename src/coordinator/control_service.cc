@@ -11,7 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
+#include "common/clock.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "coordinator/membership_rules.h"
@@ -212,12 +212,12 @@ class ControlStream final : public ControlReactor {
     if (ping_sent_) return;
     v1::CoordinatorMessage message;
     message.mutable_ping()->set_id(++ping_);
-    ping_sent_ = absl::Now();
+    ping_sent_ = SteadyNow();
     link_->Send(std::move(message));
   }
   void TakePong(const Pong& pong) {
     if (pong.id != ping_ || !ping_sent_) return;
-    keeper_.OnPong(*node_, link_.get(), *std::exchange(ping_sent_, std::nullopt), absl::Now(),
+    keeper_.OnPong(*node_, link_.get(), *std::exchange(ping_sent_, std::nullopt), SteadyNow(),
                    pong.worker_time);
   }
   void TakeLinkReport(const LinkReport& report) {

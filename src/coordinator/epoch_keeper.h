@@ -164,6 +164,7 @@ class EpochKeeper {
   PlannerInput WithoutStandby(PlannerInput input) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   void Plan() ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<StagePlan> ChoosePlan(const PlannerInput& input) ABSL_LOCKS_EXCLUDED(mu_);
+  void MakeRoom(const PlannerInput& input, const StagePlan& next) ABSL_LOCKS_EXCLUDED(mu_);
   void PlanAlone(const std::vector<NodeId>& considered, const absl::Status& cluster_refusal)
       ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status ServeAlone(StagePlan plan, const std::vector<NodeId>& considered)

@@ -54,7 +54,7 @@ bool EpochKeeper::HasStraggler() {
 }
 
 void EpochKeeper::LookForBetterPlan(absl::Time now) {
-  PlannerInput input;
+  PlannerInput input, working;
   StagePlan plan;
   double gain = options_.rules.replan_gain;
   {
@@ -72,8 +72,9 @@ void EpochKeeper::LookForBetterPlan(absl::Time now) {
       if (measured_.count(stage.node) == 0) return;  // nothing to compare with yet
     }
     input = InputFor(membership_.PlannerNodes(membership_.Candidates(now)));
+    working = WithoutStandby(input);
   }
-  const absl::StatusOr<PlanReport> report = MakePlan(input);
+  const absl::StatusOr<PlanReport> report = MakePlan(working);
   if (!report.ok() || report->plan.chains == plan.chains) return;
   const PlanPrediction present = PredictPlan(input, plan);
   const PlanPrediction& better = report->plan.prediction;
@@ -115,15 +116,17 @@ PlanExplanation EpochKeeper::Explain() {
   PlanExplanation explanation;
   explanation.status = Status();
   std::vector<ChainTimes> times;
+  PlannerInput working;
   {
     absl::MutexLock lock(&mu_);
     Learn();
     explanation.input = InputFor(membership_.PlannerNodes(membership_.Candidates(clock_.Now())));
+    working = WithoutStandby(explanation.input);
     if (Serves() && !present_.alone) explanation.plan = present_.plan;
     if (present_.pipeline != nullptr) times = present_.pipeline->Times();
   }
   const PlannerInput& input = explanation.input;
-  if (!input.nodes.empty()) explanation.next = MakePlan(input);
+  if (!input.nodes.empty()) explanation.next = MakePlan(working);
   explanation.forecasts = ForecastPlan(input, explanation.plan);
   const LayerSums sums(input.layers);
   for (size_t c = 0; c < explanation.forecasts.size(); ++c) {
@@ -149,13 +152,15 @@ PlannerInput EpochKeeper::WithoutStandby(PlannerInput input) const {
     return std::any_of(stages.begin(), stages.end(),
                        [&](const Stage& stage) { return stage.node == node.node; });
   };
+  // Rather one that holds nothing, unless one that does is less than half as fast.
+  const auto worth = [&](const PlannerNode& node) {
+    const double rate = node.profile.read_bytes_per_second / FactorAt(node.measured, 1);
+    return used(node) ? 2 * rate : rate;
+  };
   for (size_t i = 0; i < options_.standby && nodes.size() > 1; ++i) {
-    // Rather one that holds nothing, rather a slow one.
     nodes.erase(std::min_element(
-        nodes.begin(), nodes.end(), [&](const PlannerNode& a, const PlannerNode& b) {
-          if (used(a) != used(b)) return used(b);
-          return a.profile.read_bytes_per_second < b.profile.read_bytes_per_second;
-        }));
+        nodes.begin(), nodes.end(),
+        [&](const PlannerNode& a, const PlannerNode& b) { return worth(a) < worth(b); }));
   }
   return input;
 }
@@ -206,8 +211,20 @@ void EpochKeeper::Plan() {
       return;
     }
   }
+  MakeRoom(input, *plan);
   const absl::Status prepared = Prepare(*std::move(plan), considered);
   if (!prepared.ok()) Refuse(considered, prepared);
+}
+
+// Nodes without memory for two stages give up the one that serves first.
+void EpochKeeper::MakeRoom(const PlannerInput& input, const StagePlan& next) {
+  Epoch epoch;
+  {
+    absl::MutexLock lock(&mu_);
+    if (!Serves() || present_.alone || FitsBeside(input, present_.plan, next)) return;
+    epoch = present_.plan.epoch;
+  }
+  Break(epoch, "a node has no memory for its next stage beside this one", /*lost_node=*/true);
 }
 
 void EpochKeeper::PlanAlone(const std::vector<NodeId>& considered,

@@ -34,8 +34,8 @@ struct MembershipRules {
   absl::Duration overdue_lease = absl::Milliseconds(500);
   // A node by whose fault an epoch ended or a stage did not come up is left out for so long, after
   // the first, second ... time.
-  std::vector<absl::Duration> left_out_for = {absl::Seconds(5), absl::Seconds(30),
-                                              absl::Minutes(10)};
+  std::vector<absl::Duration> left_out_for = {absl::Seconds(5), absl::Seconds(20),
+                                              absl::Minutes(1)};
   absl::Duration stage_progress = absl::Minutes(10);  // fetching without any is a failure
   // After a restart the nodes of the stored plan are waited for.
   absl::Duration restart_patience = absl::Milliseconds(2500);

@@ -9,6 +9,7 @@
 #include "coordinator/state_database.h"
 #include "faultsim/checks.h"
 #include "faultsim/fault_injector.h"
+#include "coordinator/epoch_builder.h"
 #include "faultsim/sim_clients.h"
 #include "faultsim/sim_coordinator.h"
 #include "faultsim/sim_worker.h"
@@ -24,10 +25,13 @@ constexpr absl::Duration kMostFaultTime = absl::Seconds(60);
 // To let what was freed be freed on the nodes, too.
 constexpr absl::Duration kQuiet = absl::Milliseconds(500);
 
+// What the page for an epoch's trial takes at most: of all layers' KV, and of what a stage keeps.
+constexpr uint64_t kTrialBytes = kTrialKvTokens * (TinyModel::kLayers * 256 + 128);
+
 NodeProfile Profile(Random& random) {
   NodeProfile profile;
   profile.threads = 1;
-  profile.memory_bytes = 150'000 + random.Below(700'000);
+  profile.memory_bytes = kTrialBytes + 150'000 + random.Below(700'000);
   const double speed = 1 + random.Uniform() * 3;
   profile.read_bytes_per_second = speed * 1e9;
   profile.int8_ops_per_second = speed * 1e10;
@@ -45,7 +49,7 @@ SimCoordinatorOptions Options(Random& random) {
   options.rules.max_plan_delay = absl::Seconds(2);
   options.planner.kv_tokens_least = TinyModel::kContext;
   options.planner.kv_tokens_wanted = TinyModel::kContext * (1 + random.Below(3));
-  options.planner.overhead_bytes = 0;
+  options.planner.overhead_bytes = kTrialBytes;
   options.planner.layout = random.Below(4) == 0 ? Layout::kReplicas : Layout::kChain;
   options.planner.streams = 4;
   options.planner.row_bytes = 128;

@@ -105,6 +105,18 @@ TEST(KeepOutputs, WhereThereIsMemoryForIt) {
   EXPECT_LT(plan.chains[0].kv_tokens, 4096u);
 }
 
+TEST(FitsBeside, CountsWhatANodeHoldsTwiceOnlyWhereItDiffers) {
+  const StagePlan present = PlanOf({ChainOf({1, 2, 3}, 2)});
+  const StagePlan two = PlanOf({ChainOf({1, 2}, 3)});
+  EXPECT_TRUE(FitsBeside(Input(6, {1, 2, 3}), present, two));
+  // Node 1 keeps layers 0 and 1 and gets layer 2: three layers' weights, KV of two and of three.
+  const uint64_t kv = 4096 * (2 * 1024 + 8192) + 4096 * (3 * 1024 + 8192);
+  EXPECT_TRUE(FitsBeside(Input(6, {1}, 3 * 50 * kMiB + kv), present, two));
+  EXPECT_FALSE(FitsBeside(Input(6, {1}, 3 * 50 * kMiB + kv - 1), present, two));
+  // The same stage is not held twice.
+  EXPECT_TRUE(FitsBeside(Input(6, {1, 2, 3}, 150 * kMiB), present, present));
+}
+
 TEST(Succeed, OnlyTheStageThatMovedIsLost) {
   const auto successions = Succeed(PlanOf({ChainOf({1, 2, 3}, 2)}), PlanOf({ChainOf({1, 4, 3}, 2)}),
                                    {true, false, true});

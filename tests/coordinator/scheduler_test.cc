@@ -1,74 +1,11 @@
 #include "coordinator/scheduler.h"
 
-#include <functional>
-
-#include "coordinator/serving_world.h"
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
+#include "coordinator/scheduler_world.h"
 
 namespace efedllm {
 namespace {
 
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
-
-bool Eventually(const std::function<bool()>& condition) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(30);
-  while (!condition()) {
-    if (absl::Now() > deadline) return false;
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  return true;
-}
-
-class SchedulerTest : public testing::Test {
- protected:
-  void Start(size_t stages = 1, uint64_t kv_tokens = 4096, size_t chains = 1) {
-    pipeline_ = std::make_unique<FakePipeline>(stages, kv_tokens, chains);
-    scheduler_ = std::make_unique<Scheduler>(clock_, Seedling(), *pipeline_, options_, registry_);
-  }
-
-  std::shared_ptr<Generation> Submit(GenerationInput input) {
-    std::vector<GenerationInput> choices;
-    choices.push_back(std::move(input));
-    auto generation = scheduler_->Submit(std::move(choices));
-    EXPECT_TRUE(generation.ok()) << generation.status();
-    return *generation;
-  }
-
-  // What one request alone yields, over one stage in one chunk per 256 tokens.
-  static Outcome Alone(const GenerationInput& input) {
-    const SystemClock clock;
-    prometheus::Registry registry;
-    FakePipeline pipeline;
-    Scheduler scheduler(clock, Seedling(), pipeline, {}, registry);
-    return Collect(**scheduler.Submit({input}));
-  }
-
-  void TearDown() override {
-    if (pipeline_ == nullptr) return;
-    EXPECT_TRUE(scheduler_->WaitIdle(absl::Seconds(30)));
-    EXPECT_TRUE(Eventually([&] { return scheduler_->Stats().kv_tokens_held == 0; }));
-    EXPECT_TRUE(Eventually([&] {
-      return pipeline_->kv_tokens() == scheduler_->Stats().kv_tokens_cached;
-    })) << "KV is left behind that nobody remembers";
-    EXPECT_TRUE(Eventually([&] { return pipeline_->active() == 0; }));
-    EXPECT_THAT(pipeline_->violations(), IsEmpty());
-    scheduler_.reset();
-  }
-
-  SystemClock clock_;
-  prometheus::Registry registry_;
-  SchedulerOptions options_;
-  std::unique_ptr<FakePipeline> pipeline_;
-  std::unique_ptr<Scheduler> scheduler_;
-};
-
-std::string LongText(size_t words) {
-  std::string text;
-  for (size_t i = 0; i < words; ++i) text += i % 3 == 0 ? "fox " : "lamp " + std::to_string(i % 7);
-  return text;
-}
 
 TEST_F(SchedulerTest, GeneratesAsManyTokensAsAsked) {
   Start();
@@ -133,67 +70,6 @@ TEST_F(SchedulerTest, AFailedStepReplaysWithoutAChangeOfText) {
   outcome.tokens.insert(outcome.tokens.end(), rest.tokens.begin(), rest.tokens.end());
   EXPECT_EQ(outcome.tokens, alone.tokens);
   EXPECT_GT(scheduler_->Stats().replays, 0u);
-}
-
-// Epochs that go on with the KV of those before, with all of it or without that of one stage.
-TEST_F(SchedulerTest, GoesOnWithTheKvThatTheNodesHave) {
-  std::vector<GenerationInput> inputs;
-  for (uint32_t i = 0; i < 3; ++i) inputs.push_back(Ask(LongText(50 + 40 * i), 400));
-  std::vector<Outcome> alone;
-  for (const GenerationInput& input : inputs) alone.push_back(Alone(input));
-  const std::vector<std::vector<uint32_t>> losses = {{}, {1}, {0}, {2}, {0, 1}, {}};
-  Start(/*stages=*/3);
-  std::vector<std::shared_ptr<Generation>> generations;
-  for (const GenerationInput& input : inputs) generations.push_back(Submit(input));
-  std::vector<Outcome> outcomes(inputs.size());
-  for (const std::vector<uint32_t>& lost : losses) {
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      for (int n = 0; n < 5; ++n) {
-        const auto event = generations[i]->Next(absl::Seconds(10));
-        ASSERT_TRUE(event.has_value() && event->token.has_value());
-        outcomes[i].tokens.push_back(event->token->token);
-      }
-    }
-    pipeline_->ContinueEpoch(lost);
-    for (const Step& step : pipeline_->steps()) {
-      if (step.replay() || step.epoch.v != pipeline_->epoch().v) continue;
-      // Nobody computes a prompt again.
-      for (const SequenceSpan& span : step.spans) EXPECT_GT(span.first_position, 0u);
-    }
-  }
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const Outcome rest = Collect(*generations[i]);
-    EXPECT_TRUE(rest.status.ok()) << rest.status;
-    outcomes[i].tokens.insert(outcomes[i].tokens.end(), rest.tokens.begin(), rest.tokens.end());
-    EXPECT_EQ(outcomes[i].tokens, alone[i].tokens);
-  }
-}
-
-TEST_F(SchedulerTest, AReplayThatFailsIsMadeFromTheTokens) {
-  const GenerationInput input = Ask(LongText(60), 60);
-  const Outcome alone = Alone(input);
-  Start(/*stages=*/2);
-  const auto generation = Submit(input);
-  Outcome outcome;
-  for (int n = 0; n < 5; ++n) {
-    outcome.tokens.push_back(generation->Next(absl::Seconds(10))->token->token);
-  }
-  pipeline_->FailReplays(absl::FailedPreconditionError("kept no outputs"));
-  pipeline_->ContinueEpoch({1});
-  const Outcome rest = Collect(*generation);
-  EXPECT_TRUE(rest.status.ok()) << rest.status;
-  outcome.tokens.insert(outcome.tokens.end(), rest.tokens.begin(), rest.tokens.end());
-  EXPECT_EQ(outcome.tokens, alone.tokens);
-}
-
-TEST_F(SchedulerTest, ASequenceBetweenTwoEpochsCanBeCancelled) {
-  Start(/*stages=*/2);
-  const auto generation = Submit(Ask(LongText(60), 1000));
-  ASSERT_TRUE(generation->Next(absl::Seconds(10)).has_value());
-  pipeline_->EndEpoch("planning");
-  ASSERT_TRUE(Eventually([&] { return scheduler_->Stats().queued == 1; }));
-  generation->Cancel();
-  EXPECT_TRUE(Eventually([&] { return scheduler_->Stats().queued == 0; }));
 }
 
 TEST_F(SchedulerTest, PromptLogprobsAreSaidOnceOverAReplay) {
