@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "absl/strings/str_cat.h"
 #include "model/stage_executor.h"
 #include "model/weights.h"
 
@@ -11,7 +12,6 @@ namespace {
 constexpr char kPlan[] = "the plan is legal";
 constexpr char kBounded[] = "nothing grows without bound";
 constexpr char kAccounts[] = "nodes hold no more KV than is known";
-constexpr char kQuiet[] = "nothing is left when all has ended";
 constexpr size_t kMostEvents = 2000;
 constexpr size_t kMostConnections = 400;
 
@@ -76,18 +76,19 @@ void CheckEachStep(World& world, const SimCoordinator& coordinator,
   }
 }
 
-void CheckQuiet(World& world, const SimCoordinator& coordinator,
-                const std::vector<std::unique_ptr<SimWorker>>& workers) {
-  if (!coordinator.alive()) return world.Violation(kQuiet, "the coordinator is down");
+std::string WhatIsLeft(const SimCoordinator& coordinator,
+                       const std::vector<std::unique_ptr<SimWorker>>& workers) {
+  if (!coordinator.alive()) return "the coordinator is down";
   const ServingLoop& loop = coordinator.loop();
   if (loop.in_flight() + loop.running() + loop.waiting() > 0) {
-    world.Violation(kQuiet, loop.in_flight(), " steps in flight, ", loop.running(), " running, ",
-                    loop.waiting(), " waiting");
+    return absl::StrCat(loop.in_flight(), " steps in flight, ", loop.running(), " running, ",
+                        loop.waiting(), " waiting");
   }
-  if (loop.holding_kv() > 0) world.Violation(kQuiet, loop.holding_kv(), " sequences hold KV");
+  if (loop.holding_kv() > 0) return absl::StrCat(loop.holding_kv(), " sequences hold KV");
   for (const auto& worker : workers) {
-    if (worker->busy()) world.Violation(kQuiet, worker->process().name, " still computes");
+    if (worker->busy()) return absl::StrCat(worker->process().name, " still computes");
   }
+  return "";
 }
 
 }  // namespace efedllm::faultsim

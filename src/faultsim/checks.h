@@ -3,6 +3,7 @@
 #define EFEDLLM_FAULTSIM_CHECKS_H_
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "cluster/stage_plan.h"
@@ -22,9 +23,9 @@ void CheckPlan(World& world, const StagePlan& plan, const std::vector<Assignment
 // node holds no more KV than the coordinator knows of.
 void CheckEachStep(World& world, const SimCoordinator& coordinator,
                    const std::vector<std::unique_ptr<SimWorker>>& workers);
-// When all requests have ended: nothing is left of them.
-void CheckQuiet(World& world, const SimCoordinator& coordinator,
-                const std::vector<std::unique_ptr<SimWorker>>& workers);
+// When all requests have ended: what is left of them; empty: nothing.
+std::string WhatIsLeft(const SimCoordinator& coordinator,
+                       const std::vector<std::unique_ptr<SimWorker>>& workers);
 
 }  // namespace efedllm::faultsim
 

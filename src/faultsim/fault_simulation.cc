@@ -6,10 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "coordinator/epoch_builder.h"
 #include "coordinator/state_database.h"
 #include "faultsim/checks.h"
 #include "faultsim/fault_injector.h"
-#include "coordinator/epoch_builder.h"
 #include "faultsim/sim_clients.h"
 #include "faultsim/sim_coordinator.h"
 #include "faultsim/sim_worker.h"
@@ -24,6 +24,7 @@ constexpr uint64_t kMostHealingSteps = 60'000;
 constexpr absl::Duration kMostFaultTime = absl::Seconds(60);
 // To let what was freed be freed on the nodes, too.
 constexpr absl::Duration kQuiet = absl::Milliseconds(500);
+constexpr absl::Duration kMoreQuiet = absl::Seconds(2);
 
 // What the page for an epoch's trial takes at most: of all layers' KV, and of what a stage keeps.
 constexpr uint64_t kTrialBytes = kTrialKvTokens * (TinyModel::kLayers * 256 + 128);
@@ -124,7 +125,12 @@ void Run::Heal() {
   quiet += kQuiet;
   while (Step(quiet)) {
   }
-  if (world.violations.empty()) CheckQuiet(world, coordinator, workers);
+  if (!world.violations.empty()) return;
+  // Perhaps an epoch is tried just now; a moment must come when nothing is.
+  const VirtualTime last = world.loop.now() + kMoreQuiet;
+  std::string left = WhatIsLeft(coordinator, workers);
+  while (!left.empty() && Step(last)) left = WhatIsLeft(coordinator, workers);
+  if (!left.empty()) world.Violation("nothing is left when all has ended", left);
 }
 
 }  // namespace

@@ -1,13 +1,37 @@
 // Where bugs of a serving layer, and of what takes its results, are planted.
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "faultsim/sim_coordinator.h"
 
 namespace efedllm::faultsim {
+namespace {
+
+// For the log.
+std::string Describe(const Step& step, size_t chain) {
+  std::string text = absl::StrCat("sends step ", step.id.v, " of epoch ", step.epoch.v);
+  if (chain > 0) absl::StrAppend(&text, ", chain ", chain);
+  if (step.forget_others) absl::StrAppend(&text, ", forget others");
+  for (const SequenceTrim& trim : step.trims) {
+    absl::StrAppend(&text, ", ", trim.length == 0 ? "end " : "trim ", trim.sequence.v);
+    if (trim.length > 0) absl::StrAppend(&text, " to ", trim.length);
+  }
+  for (const SequenceFork& fork : step.forks) {
+    absl::StrAppend(&text, ", fork ", fork.parent.v, " to ", fork.sequence.v, " at ", fork.tokens);
+  }
+  for (const SequenceSpan& span : step.spans) {
+    absl::StrAppend(&text, step.replay() ? ", replay " : ", run ", span.sequence.v, " [",
+                    span.first_position, ", ", span.first_position + span.tokens, ")");
+  }
+  return text;
+}
+
+}  // namespace
 
 absl::Status WatchedPipeline::Submit(Step step, size_t chain, Matrix hidden) {
   if (!world_.coordinator.up) return absl::AbortedError("the process is gone");
   last_epoch_ = step.epoch;
+  if (world_.log) world_.Say("coordinator", Describe(step, chain));
   if (world_.Is(Mutation::kResumesTooFar)) ResumeTooFar(step);
   return pipeline_.Submit(std::move(step), chain, std::move(hidden));
 }
@@ -31,6 +55,9 @@ std::optional<StepResult> WatchedPipeline::NextResult(absl::Duration) {
   if (held_back_) return std::exchange(held_back_, std::nullopt);
   std::optional<StepResult> result = pipeline_.NextResult(absl::ZeroDuration());
   had_result_ |= result.has_value();
+  if (result)
+    world_.Say("coordinator", "has step ", result->id.v, " back", result->status.ok() ? "" : ": ",
+               result->status.message());
   if (!world_.Is(Mutation::kResultsOutOfOrder) || !result) return result;
   held_back_ = pipeline_.NextResult(absl::ZeroDuration());
   if (held_back_ && held_back_->chain == result->chain &&
