@@ -110,9 +110,10 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
                  "How layers lie on workers: chain (all workers in one), replicas (chains of their "
                  "own), or auto (a chain, unless another serves clearly more)")
       ->capture_default_str();
-  app.add_option("--standby", flags.standby,
-                 "Workers that get no layers but have the weights at hand, to take the place of one "
-                 "that is lost or leaves; fewer where the model needs them")
+  app.add_option(
+         "--standby", flags.standby,
+         "Workers that get no layers but have the weights at hand, to take the place of one "
+         "that is lost or leaves; fewer where the model needs them")
       ->capture_default_str();
   app.add_option("--context", flags.context,
                  "Tokens that a sequence may have; 0: the model's, at most 8192")

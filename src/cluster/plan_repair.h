@@ -22,8 +22,8 @@ void KeepOutputs(const PlannerInput& input, StagePlan& plan);
 // nullopt: there are none, or it is not a plan for these layers.
 std::optional<StagePlan> RepairPlan(const PlannerInput& input, const StagePlan& plan);
 
-// Whether every node that holds a stage now has memory for that of the next plan beside it, where it
-// is another one. Weights of both count once.
+// Whether every node that holds a stage now has memory for that of the next plan beside it, where
+// it is another one. Weights of both count once.
 bool FitsBeside(const PlannerInput& input, const StagePlan& present, const StagePlan& next);
 
 // A chain of the next plan takes over the sequences of one that served.

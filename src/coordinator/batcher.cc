@@ -23,8 +23,6 @@ bool MoreImportant(const Sequence& a, const Sequence& b) {
 Batcher::Batcher(const BatcherOptions& options)
     : options_(options), kv_(options.capacity.kv_tokens / kPage), times_(options.capacity.stages) {
   shape_.in_flight = std::max<size_t>(options.capacity.stages, 1);
-  // Whoever goes on with KV has sequences that nobody here may know.
-  forget_others_ = options.capacity.continues.has_value();
 }
 
 StepRules Batcher::Rules() const {
@@ -167,7 +165,8 @@ void Batcher::Draft(std::vector<SequenceWork>& work, const DraftCallback& draft)
 const Batcher::StepInFlight* Batcher::NextStep(StepId id, absl::Time now,
                                                const DraftCallback& draft) {
   if (in_flight_.size() >= MaxStepsInFlight(options_.capacity)) return nullptr;
-  if (forget_others_ || (has_idle_stage() && IsReplaying())) return NextRecovery(id, now);
+  const bool adopts = options_.capacity.continues && forget_others_;
+  if (adopts || (has_idle_stage() && IsReplaying())) return NextRecovery(id, now);
   StepDemand demand;
   for (const Running& running : running_) {
     const Sequence& sequence = *running.sequence;
@@ -188,6 +187,7 @@ const Batcher::StepInFlight* Batcher::NextStep(StepId id, absl::Time now,
     TakeSpans(work, next);
   }
   if (next.step.spans.empty() && (kv_.pending_trims() == 0 || !in_flight_.empty())) return nullptr;
+  next.step.forget_others = std::exchange(forget_others_, false);
   next.step.trims = kv_.TakeTrims(options_.limits.max_trims);
   next.submitted_at = now;
   in_flight_.push_back(std::move(next));

@@ -150,7 +150,9 @@ class Batcher {
   StepShape shape_;
   std::vector<Running> running_;  // the more important first, then in the order of arrival
   std::vector<std::shared_ptr<Sequence>> preempted_;
-  bool forget_others_ = false;          // the next step tells the nodes what is adopted
+  // No step was made yet: the first one says which sequences the nodes shall hold. They may have KV
+  // of epochs that this one does not go on with.
+  bool forget_others_ = true;
   std::deque<StepInFlight> in_flight_;  // in the order of submission
 };
 

@@ -27,8 +27,7 @@ std::shared_ptr<ClusterPipeline> ClusterPipeline::Open(const ClusterPipelineOpti
                                                        std::vector<ChainEdges> edges,
                                                        std::vector<RelayedEdge> relayed,
                                                        HopInbox& inbox) {
-  std::shared_ptr<ClusterPipeline> pipeline =
-      Create(options, std::move(edges), std::move(relayed));
+  std::shared_ptr<ClusterPipeline> pipeline = Create(options, std::move(edges), std::move(relayed));
   inbox.Serve(pipeline);
   return pipeline;
 }
@@ -80,6 +79,7 @@ void ClusterPipeline::End(const absl::Status& why) {
       chains_[i].in_flight.clear();
     }
   }
+  for (const ChainEdges& edge : edges_) edge.first->Abandon();
   if (options_.on_end) options_.on_end(why);
 }
 

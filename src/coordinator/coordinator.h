@@ -37,7 +37,7 @@ struct CoordinatorOptions {
   MembershipRules rules;
   CodecId codec = CodecId::kF32;
   Layout layout = Layout::kAuto;
-  size_t standby = 0;                   // workers that get no layers, to take the place of others
+  size_t standby = 0;             // workers that get no layers, to take the place of others
   std::optional<KvType> kv_type;  // nullopt: what AutoKvType says
 };
 

@@ -117,6 +117,7 @@ absl::Time EpochKeeper::Turn() {
     reason = reason_;
   }
   if (!serves) switch_.Stop(absl::UnavailableError(reason));
+  ReleaseLeaving();
   if (move.plan) {
     Plan();
     move.look_again = clock_.Now();
@@ -161,6 +162,24 @@ void EpochKeeper::Sweep(absl::Time now) {
   report.state = StageState::kFailed;
   report.message = "no progress with its stage";
   for (const NodeId node : stalled) Fail(node, report);
+}
+
+// Who holds nothing that serves or is prepared.
+void EpochKeeper::ReleaseLeaving() {
+  std::vector<std::shared_ptr<WorkerLink>> released;
+  Epoch epoch;
+  {
+    absl::MutexLock lock(&mu_);
+    epoch = present_.plan.epoch;
+    for (const Member* known : membership_.All()) {
+      Member& member = *membership_.Find(known->node);
+      const bool needed = member.stage() != nullptr && (Serves() || next_);
+      if (!member.attached() || !member.leaving || member.released || needed) continue;
+      member.released = true;
+      released.push_back(member.link);
+    }
+  }
+  for (const auto& link : released) link->Release(epoch);
 }
 
 // Who waits for something to do has the weights of all stages at hand when it is needed.

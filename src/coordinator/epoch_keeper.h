@@ -143,6 +143,7 @@ class EpochKeeper {
   void Sweep(absl::Time now) ABSL_LOCKS_EXCLUDED(mu_);
   void SurveyLinks(absl::Time now) ABSL_LOCKS_EXCLUDED(mu_);
   void SendPrefetches() ABSL_LOCKS_EXCLUDED(mu_);
+  void ReleaseLeaving() ABSL_LOCKS_EXCLUDED(mu_);
   MembershipView View(absl::Time now) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   bool MustMove() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   std::string Reason(const MembershipMove& move) const ABSL_SHARED_LOCKS_REQUIRED(mu_);

@@ -115,18 +115,11 @@ void EpochKeeper::SurveyLinks(absl::Time now) {
 }
 
 void EpochKeeper::OnLeaving(NodeId node, const WorkerLink* link) {
-  std::shared_ptr<WorkerLink> idle;
-  Epoch epoch;
-  {
-    absl::MutexLock lock(&mu_);
-    Member* member = membership_.Find(node, link);
-    if (member == nullptr || std::exchange(member->leaving, true)) return;
-    spdlog::info("{} is leaving", Name(node));
-    epoch = present_.plan.epoch;
-    if (member->stage() == nullptr) idle = member->link;
-    changed_ = true;
-  }
-  if (idle) idle->Release(epoch);
+  absl::MutexLock lock(&mu_);
+  Member* member = membership_.Find(node, link);
+  if (member == nullptr || std::exchange(member->leaving, true)) return;
+  spdlog::info("{} is leaving", Name(node));
+  changed_ = true;
 }
 
 void EpochKeeper::Drain(NodeId node) {

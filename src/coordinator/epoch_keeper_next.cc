@@ -282,9 +282,6 @@ void EpochKeeper::ServeNext() {
     for (Member* member : membership_.Begin(present_.plan.epoch)) {
       if (member->attached()) released.push_back(member->link);
     }
-    for (const Member* member : membership_.All()) {
-      if (member->leaving && !member->present) released.push_back(member->link);
-    }
     const std::vector<Stage> stages = present_.plan.AllStages();
     spdlog::info("epoch {} serves: {} stages, {} tokens of KV", present_.plan.epoch.v,
                  stages.size(), present_.plan.chains.front().kv_tokens);

@@ -284,9 +284,6 @@ absl::Status EpochKeeper::ServeAlone(StagePlan plan, const std::vector<NodeId>& 
     for (Member* member : membership_.Begin(plan.epoch)) {
       if (member->attached()) released.push_back(member->link);
     }
-    for (const Member* member : membership_.All()) {
-      if (member->leaving) released.push_back(member->link);
-    }
     spdlog::info("epoch {}: this process computes all layers alone, {} tokens of KV", plan.epoch.v,
                  plan.chains.front().kv_tokens);
     switch_.Serve(std::move(pipeline));
@@ -295,42 +292,37 @@ absl::Status EpochKeeper::ServeAlone(StagePlan plan, const std::vector<NodeId>& 
   return absl::OkStatus();
 }
 
-// There is no plan for these. What serves goes on, except that who wants to leave may do so.
+// There is no plan for these. What serves goes on, unless one of its nodes wants to leave.
 void EpochKeeper::Refuse(const std::vector<NodeId>& considered, const absl::Status& why) {
-  std::vector<std::shared_ptr<WorkerLink>> released;
+  const std::string message = why.ok() ? "no worker is left" : std::string(why.message());
   std::shared_ptr<ClusterPipeline> given_up;
   Epoch epoch;
+  bool leaving = false;
   {
     absl::MutexLock lock(&mu_);
     preparing_.clear();
     epoch = present_.plan.epoch;
     if (Serves()) {
-      spdlog::warn("the plan stays, there is none without these nodes: {}",
-                   std::string(why.message()));
+      spdlog::warn("no other plan: {}", message);
       present_.considered = considered;
       refused_ = considered;
       for (const Stage& stage : present_.plan.AllStages()) {
         const Member* member = membership_.Find(stage.node);
-        if (member != nullptr && member->leaving) released.push_back(member->link);
+        leaving |= member != nullptr && member->leaving;
       }
     } else {
-      spdlog::warn("no plan: {}", std::string(why.message()));
+      spdlog::warn("no plan: {}", message);
       if (next_) given_up = std::move(next_->pipeline);
       next_.reset();
       membership_.ForgetNext();
       present_.state = PlanState::kRefused;
       present_.since = clock_.Now();
       present_.considered = considered;
-      present_.refusal = std::string(why.message());
-      for (const Member* member : membership_.All()) {
-        if (member->leaving) released.push_back(member->link);
-      }
+      present_.refusal = message;
     }
   }
-  if (given_up) given_up->End(why);
-  if (released.empty()) return;
-  Break(epoch, absl::StrCat("a node is leaving, and without it ", why.message()), true);
-  for (const auto& link : released) link->Release(epoch);
+  if (given_up) given_up->End(absl::UnavailableError(message));
+  if (leaving) Break(epoch, absl::StrCat("a node leaves: ", message), /*lost_node=*/true);
 }
 
 }  // namespace efedllm

@@ -59,6 +59,7 @@ struct Member {
   absl::Time last_heard;  // an answer, which proves the link in both directions
 
   bool leaving = false;                // it was told to stop, and waits until it is released
+  bool released = false;               // it was told so
   bool drained = false;                // the operator took it out
   std::optional<MemberStage> present;  // of the epoch that serves, or served last
   std::optional<MemberStage> next;     // of the one that is prepared

@@ -225,11 +225,11 @@ bool ServingLoop::TakeStep() {
 void ServingLoop::TakeResult(StepResult result) {
   if (!serving() || result.epoch != capacity_->epoch || result.chain >= chains_.size()) return;
   Batcher& chain = *chains_[result.chain];
+  if (absl::IsAborted(result.status) || absl::IsUnavailable(result.status)) {
+    return EndEpoch(result.status);  // with the step still in flight: it confirmed nothing
+  }
   const auto step = chain.Finish(result.id);
   if (!step.has_value()) return;
-  if (absl::IsAborted(result.status) || absl::IsUnavailable(result.status)) {
-    return EndEpoch(result.status);
-  }
   const size_t rows = step->step.tokens();
   if (result.status.ok() && rows > 0 && !step->step.replay() &&
       (result.hidden.rows() != rows || result.hidden.cols() != model_.config.d_model)) {

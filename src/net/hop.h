@@ -28,6 +28,9 @@ class FrameSender {
   // what a broken stream had under way is lost, and the next Send tells. Unavailable: the stream
   // broke (by what), and stays broken; DeadlineExceeded: the peer took nothing for timeout.
   virtual absl::Status Send(grpc::ByteBuffer frame, absl::Duration timeout) = 0;
+  // What is under way matters no more: the stream is cut, and nobody waits for its end. From any
+  // thread.
+  virtual void Abandon() {}
   // Whether the peer is there, whatever becomes of frames: OK, or why not, after at most timeout.
   // Thread-safe. A transport that can't tell says OK.
   virtual absl::Status Echo(absl::Duration /*timeout*/) { return absl::OkStatus(); }
@@ -42,6 +45,7 @@ class HopSender final : public FrameSender {
   ~HopSender() override;  // ends the stream, waits for what is under way, bounded
 
   absl::Status Send(grpc::ByteBuffer frame, absl::Duration timeout) override;
+  void Abandon() override;
   // Unavailable, DeadlineExceeded, or what the peer says: it is not there.
   absl::Status Echo(absl::Duration timeout) override;
 

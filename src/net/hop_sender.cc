@@ -119,6 +119,15 @@ absl::Status HopSender::Echo(absl::Duration timeout) {
                       absl::StrCat(impl_->peer_name, " does not answer: ", end.error_message()));
 }
 
+void HopSender::Abandon() {
+  bool under_way = false;
+  {
+    absl::MutexLock lock(&impl_->mu);
+    under_way = impl_->started && !impl_->done;
+  }
+  if (under_way) impl_->context.TryCancel();
+}
+
 HopSender::~HopSender() {
   Impl& impl = *impl_;
   const absl::Time deadline = absl::Now() + kCloseTimeout;

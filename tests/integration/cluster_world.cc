@@ -137,10 +137,9 @@ bool ClusterWorld::AwaitServing(size_t stages, absl::Duration timeout) {
   return Await(
       [&] {
         const ClusterStatus status = coordinator_->cluster_status();
-        const auto staged =
-            std::count_if(status.members.begin(), status.members.end(), [](const Member& member) {
-              return member.state() == MemberState::kReady;
-            });
+        const auto staged = std::count_if(
+            status.members.begin(), status.members.end(),
+            [](const Member& member) { return member.state() == MemberState::kReady; });
         return status.state == "serving" && static_cast<size_t>(staged) == stages &&
                coordinator_->scheduler().MaxPositions().ok();
       },

@@ -32,6 +32,7 @@ class Middleman {
 
   explicit Middleman(std::string target) : target_(std::move(target)) {
     grpc::ServerBuilder builder;
+    ConfigureServer(builder);
     builder.AddListeningPort("127.0.0.1:0", transport_.server_credentials(), &port_);
     receiver_.Register(builder);
     server_ = builder.BuildAndStart();
