@@ -12,6 +12,7 @@ namespace {
 constexpr char kPlan[] = "the plan is legal";
 constexpr char kBounded[] = "nothing grows without bound";
 constexpr char kAccounts[] = "nodes hold no more KV than is known";
+constexpr char kGhosts[] = "a node is attached once";
 constexpr size_t kMostEvents = 2000;
 constexpr size_t kMostConnections = 400;
 
@@ -58,6 +59,9 @@ void CheckEachStep(World& world, const SimCoordinator& coordinator,
     world.Violation(kBounded, world.network.connections(), " connections");
   }
   if (!coordinator.alive()) return;
+  for (const auto& [node, worker] : world.workers) {
+    if (coordinator.Links(node) > 1) world.Violation(kGhosts, worker->name, " is attached twice");
+  }
   const ServingLoop& loop = coordinator.loop();
   // Steps or words to the nodes are under way, or are to come.
   if (!loop.serving() || loop.in_flight() > 0 || loop.holding_kv() != loop.running()) return;

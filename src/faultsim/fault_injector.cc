@@ -3,9 +3,12 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "faultsim/frame_numbers.h"
 
 namespace efedllm::faultsim {
 namespace {
+
+constexpr StepId kLastCopied{24};
 
 constexpr uint64_t kFaultKinds = static_cast<uint64_t>(Fault::kCount);
 
@@ -110,8 +113,12 @@ void FaultInjector::Die(Process& process, bool silent) {
 }
 
 MessageFate FaultInjector::OnMessage(const Connection& connection, Connection::End from,
-                                     const std::string&) {
+                                     const std::string& bytes) {
   MessageFate fate;
+  if (active_ && copying_ && connection.kind() == ConnectionKind::kHop) {
+    const auto to = from == Connection::kDialler ? Connection::kListener : Connection::kDialler;
+    fate.ahead = OldFrame(bytes, connection.process(from), connection.process(to));
+  }
   if (of_messages_.empty() || !Strikes(message_gap_)) return fate;
   const bool hop =
       connection.kind() == ConnectionKind::kHop || connection.kind() == ConnectionKind::kKv;
@@ -133,6 +140,7 @@ MessageFate FaultInjector::OnMessage(const Connection& connection, Connection::E
       break;
     case Fault::kEcho:
       if (hop) fate.echo = Between(absl::Milliseconds(50), absl::Seconds(4));
+      copying_ = true;
       break;
     case Fault::kOvertaking:
       fate.overtaken = hop;
@@ -155,6 +163,21 @@ MessageFate FaultInjector::OnMessage(const Connection& connection, Connection::E
   }
   Tell(fault, where);
   return fate;
+}
+
+std::string FaultInjector::OldFrame(const std::string& frame, const Process& sender,
+                                    const Process& receiver) {
+  const auto numbers = NumbersOf(frame);
+  if (!numbers || numbers->step > kLastCopied) return "";
+  std::string& copy = copies_[{&sender, &receiver}][numbers->step];
+  const auto old = NumbersOf(copy);
+  const bool comes = old && old->epoch < numbers->epoch && world_.random.Below(3) == 0;
+  if (comes) {
+    Tell(Fault::kEcho, ": ", sender.name, " -> ", receiver.name, ", step ", old->step.v,
+         " of epoch ", old->epoch.v, " before that of epoch ", numbers->epoch.v);
+  }
+  const std::string ahead = std::exchange(copy, frame);
+  return comes ? ahead : "";
 }
 
 DiskFault FaultInjector::OnDisk(DiskOp op) {

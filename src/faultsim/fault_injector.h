@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -23,7 +24,8 @@ enum class Fault {
   kDelay,       // a message takes up to half a second
   kLoss,        // a message of a hop is lost
   kTwice,       // a message of a hop comes twice
-  kEcho,        // a copy of a hop's frame comes seconds later, perhaps in another epoch
+  kEcho,        // copies of a hop's frames come later: after a while, or when another epoch's step
+                // of that number goes by
   kOvertaking,  // a message of a hop is overtaken
   kCorruption,  // a bit of a hop's frame flips
   kReset,       // a connection breaks
@@ -77,6 +79,8 @@ class FaultInjector {
   MessageFate OnMessage(const Connection& connection, Connection::End from,
                         const std::string& bytes);
   DiskFault OnDisk(DiskOp op);
+  // A frame of an earlier epoch, on the same way, that would do as this one. Keeps copies.
+  std::string OldFrame(const std::string& frame, const Process& sender, const Process& receiver);
   void Strike(Fault fault);
   void StrikeNode(Fault fault, SimWorker& worker);
   void StrikeLink(Fault fault);
@@ -103,6 +107,9 @@ class FaultInjector {
   bool active_ = true;
   uint64_t faults_ = 0;
   std::vector<std::pair<Process*, bool>> dying_;  // and whether in silence
+  // The first frames of an epoch, by step, in each direction: kept from the first kEcho on.
+  bool copying_ = false;
+  std::map<std::pair<const Process*, const Process*>, std::map<StepId, std::string>> copies_;
 };
 
 }  // namespace efedllm::faultsim

@@ -20,6 +20,10 @@ const std::vector<MutationInfo>& AllMutations() {
       {Mutation::kTokenSaidTwice, "token-said-twice",
        "after an epoch ended the last token is said again"},
       {Mutation::kKvNotFreed, "kv-not-freed", "a node keeps the KV of sequences that ended"},
+      {Mutation::kWrongLineage, "wrong-lineage",
+       "a worker goes on with KV of another epoch than it is told"},
+      {Mutation::kGhostLinks, "ghost-links",
+       "a node that attached again keeps its old control stream, too"},
   };
   return all;
 }

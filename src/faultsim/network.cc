@@ -27,6 +27,7 @@ bool Connection::Send(End from, std::string bytes) {
         [&network = network_, &sender = process(from), &receiver = process(Other(from)),
          kind = kind_, bytes] { network.Inject(sender, receiver, kind, bytes); });
   }
+  if (!fate.ahead.empty()) Transmit(from, {fate.ahead, false, absl::OkStatus()}, fate.delay, true);
   if (fate.lost) return true;
   if (fate.corrupted && !bytes.empty()) {
     const size_t at = static_cast<size_t>(network_.random_.Below(bytes.size()));

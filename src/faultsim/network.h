@@ -32,6 +32,7 @@ struct MessageFate {
   bool corrupted = false;
   bool breaks = false;  // the connection, with this message
   absl::Duration echo;  // not zero: a copy comes so much later, by whatever stream there is then
+  std::string ahead;    // not empty: an old message that comes ahead of this one
 };
 
 class Network;
@@ -140,8 +141,16 @@ class Network {
   Random& random_;
   OnMessage on_message_;
   std::map<const Process*, Acceptor> acceptors_;
-  std::set<std::pair<const Process*, const Process*>> blocked_;
-  std::map<std::pair<const Process*, const Process*>, double> slowness_;
+  using Way = std::pair<const Process*, const Process*>;
+  // Where memory lies must not matter.
+  struct ByNodes {
+    bool operator()(const Way& a, const Way& b) const {
+      return std::pair(a.first->node.v, a.second->node.v) <
+             std::pair(b.first->node.v, b.second->node.v);
+    }
+  };
+  std::set<Way, ByNodes> blocked_;
+  std::map<Way, double, ByNodes> slowness_;
   std::vector<ConnectionPtr> connections_;
 };
 

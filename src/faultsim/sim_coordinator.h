@@ -89,6 +89,8 @@ class SimCoordinator {
     const absl::StatusOr<PipelineCapacity> capacity = life_->watched.Capacity();
     return capacity.ok() ? capacity->epoch : Epoch{0};
   }
+  // Control streams of the node that are taken for it.
+  size_t Links(NodeId node) const;
   EpochKeeper& keeper() { return life_->keeper; }
   uint64_t last_sequence() const { return life_->last_sequence; }
 

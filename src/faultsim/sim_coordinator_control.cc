@@ -1,4 +1,5 @@
 // The coordinator's ends of the control streams, as coordinator/control_service.cc has them.
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,7 +11,8 @@ namespace efedllm::faultsim {
 
 class SimCoordinator::Link final : public WorkerLink {
  public:
-  explicit Link(Network::ConnectionPtr connection) : connection_(std::move(connection)) {}
+  Link(Network::ConnectionPtr connection, bool closes)
+      : connection_(std::move(connection)), closes_(closes) {}
 
   void Assign(const Assignment& assignment) override {
     v1::CoordinatorMessage message;
@@ -29,7 +31,9 @@ class SimCoordinator::Link final : public WorkerLink {
     Send(message);
   }
   void Prefetch(const efedllm::Prefetch&) override {}
-  void Close(const absl::Status& why) override { connection_->Close(Connection::kListener, why); }
+  void Close(const absl::Status& why) override {
+    if (closes_) connection_->Close(Connection::kListener, why);
+  }
 
   void Send(const v1::CoordinatorMessage& message) {
     connection_->Send(Connection::kListener, message.SerializeAsString());
@@ -37,6 +41,7 @@ class SimCoordinator::Link final : public WorkerLink {
 
  private:
   const Network::ConnectionPtr connection_;
+  const bool closes_;
 };
 
 // One control stream.
@@ -70,7 +75,7 @@ bool SimCoordinator::Accept(const Network::ConnectionPtr& connection) {
   auto stream = std::make_shared<Stream>();
   stream->node = connection->process(Connection::kDialler).node;
   stream->connection = connection;
-  stream->link = std::make_shared<Link>(connection);
+  stream->link = std::make_shared<Link>(connection, !world_.Is(Mutation::kGhostLinks));
   std::erase_if(life_->streams,
                 [](const auto& known) { return !known->connection->open(Connection::kListener); });
   life_->streams.push_back(stream);
@@ -131,6 +136,14 @@ absl::Status SimCoordinator::TakeMessage(Stream& stream, const v1::WorkerMessage
     default:
       return absl::InvalidArgumentError("not a message that a worker sends now");
   }
+}
+
+size_t SimCoordinator::Links(NodeId node) const {
+  return static_cast<size_t>(
+      std::count_if(life_->streams.begin(), life_->streams.end(), [&](const auto& stream) {
+        return stream->node == node && stream->attached &&
+               stream->connection->open(Connection::kListener);
+      }));
 }
 
 absl::Status SimCoordinator::TakeHello(Stream& stream, const v1::WorkerMessage& message) {

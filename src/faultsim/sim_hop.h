@@ -22,9 +22,6 @@ namespace efedllm::faultsim {
 std::string BytesOf(const grpc::ByteBuffer& buffer);
 grpc::ByteBuffer BufferOf(const std::string& bytes);
 
-// The frame, whatever its checksum says. Of a planted bug.
-grpc::ByteBuffer WithRightChecksum(const grpc::ByteBuffer& frame);
-
 // Sends frames into a simulated stream.
 class SimFrameSender final : public FrameSender {
  public:

@@ -98,6 +98,7 @@ class SimWorker {
   void Halt(const std::shared_ptr<HeldStage>& stage, StageFault fault, const absl::Status& why);
   // The planted bug, if it is one of a worker's.
   void MutateArrival(HopFrame& hop);
+  Assignment MutateAssignment(Assignment assignment) const;
   void MutateStep(PassingFrame& pass) const;
   void MutateResult(PassingFrame& pass, const HeldStage& stage) const;
 

@@ -188,7 +188,8 @@ void SimWorker::CheckDownstream(const Assignment& assignment, uint64_t job) {
   world_.loop.After(kEchoPatience, &process_, [fail] { fail("the next node does not answer"); });
 }
 
-void SimWorker::BringUp(const Assignment& assignment, uint64_t) {
+void SimWorker::BringUp(const Assignment& wanted, uint64_t) {
+  const Assignment assignment = MutateAssignment(wanted);
   if (!fail_next_stage_.empty()) {
     return ReportFailure(assignment.epoch, StageFault::kSelf,
                          std::exchange(fail_next_stage_, std::string()));

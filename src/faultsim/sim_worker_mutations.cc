@@ -1,32 +1,31 @@
 // Bugs that are planted into a simulated worker.
 #include <algorithm>
 
+#include "faultsim/frame_numbers.h"
 #include "faultsim/sim_worker.h"
-#include "wire/frame.h"
-#include "wire/frame_epoch.h"
 
 namespace efedllm::faultsim {
 
-grpc::ByteBuffer WithRightChecksum(const grpc::ByteBuffer& frame) {
-  std::string bytes = BytesOf(frame);
-  if (bytes.size() < kChecksumBytes) return frame;
-  bytes.resize(bytes.size() - kChecksumBytes);
-  return SealFrame(std::move(bytes));
+void SimWorker::MutateArrival(HopFrame& hop) {
+  if (world_.Is(Mutation::kUncheckedFrames)) {
+    hop.bytes = BufferOf(WithRightChecksum(BytesOf(hop.bytes)));
+  }
+  if (!world_.Is(Mutation::kSkippedEpochCheck)) return;
+  const auto& running = life_->slots.running();
+  if (running == nullptr || !running->running() || running->upstream() != hop.peer) return;
+  const std::string bytes = BytesOf(hop.bytes);
+  const auto numbers = NumbersOf(bytes);
+  if (!numbers || numbers->epoch >= running->epoch()) return;
+  hop.bytes = BufferOf(WithEpoch(bytes, running->epoch()));
 }
 
-void SimWorker::MutateArrival(HopFrame& hop) {
-  if (world_.Is(Mutation::kUncheckedFrames)) hop.bytes = WithRightChecksum(hop.bytes);
-  if (!world_.Is(Mutation::kSkippedEpochCheck)) return;
-  const std::optional<Epoch> epoch = FrameEpoch(hop.bytes);
+// It goes on with what KV there is, of whatever epoch.
+Assignment SimWorker::MutateAssignment(Assignment assignment) const {
   const auto& running = life_->slots.running();
-  if (!epoch || running == nullptr || !running->running() || *epoch >= running->epoch() ||
-      running->upstream() != hop.peer) {
-    return;
+  if (world_.Is(Mutation::kWrongLineage) && running != nullptr && assignment.continues.v != 0) {
+    assignment.continues = running->epoch();
   }
-  StepFrame frame;
-  const Assignment& assignment = running->assignment();
-  if (!StepFromWire(hop.bytes, assignment.limits, assignment.config.d_model, frame).ok()) return;
-  (void)running->executor()->Run(frame.step, frame.hidden.ref());
+  return assignment;
 }
 
 void SimWorker::MutateStep(PassingFrame& pass) const {

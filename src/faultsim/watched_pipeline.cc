@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "faultsim/frame_numbers.h"
 #include "faultsim/sim_coordinator.h"
 
 namespace efedllm::faultsim {
@@ -68,7 +69,9 @@ std::optional<StepResult> WatchedPipeline::NextResult(absl::Duration) {
 }
 
 HopFrame SimCoordinator::MutateResult(HopFrame frame) const {
-  if (world_.Is(Mutation::kUncheckedFrames)) frame.bytes = WithRightChecksum(frame.bytes);
+  if (world_.Is(Mutation::kUncheckedFrames)) {
+    frame.bytes = BufferOf(WithRightChecksum(BytesOf(frame.bytes)));
+  }
   return frame;
 }
 
