@@ -66,7 +66,7 @@ void CheckEachStep(World& world, const SimCoordinator& coordinator,
   // Steps or words to the nodes are under way, or are to come.
   if (!loop.serving() || loop.in_flight() > 0 || loop.holding_kv() != loop.running()) return;
   const Epoch epoch = coordinator.epoch();
-  if (coordinator.stepped_epoch() != epoch) return;
+  if (!coordinator.all_stepped()) return;
   const uint64_t known = loop.kv_tokens_held() + loop.kv_tokens_cached();
   for (const auto& worker : workers) {
     if (!worker->alive() || worker->busy()) continue;

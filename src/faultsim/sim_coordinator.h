@@ -45,7 +45,8 @@ class WatchedPipeline final : public Pipeline {
   std::optional<StepResult> NextResult(absl::Duration timeout) override;
   void SetActiveSequences(size_t count) override { pipeline_.SetActiveSequences(count); }
 
-  Epoch last_epoch() const { return last_epoch_; }  // of a step
+  // Did each chain of the epoch get a step? With its first one it forgets what it does not need.
+  bool all_stepped() const;
   // Since the last call, did a result come?
   bool TakeHadResult() { return std::exchange(had_result_, false); }
 
@@ -53,7 +54,8 @@ class WatchedPipeline final : public Pipeline {
   World& world_;
   SwitchingPipeline& pipeline_;
   bool had_result_ = false;
-  Epoch last_epoch_;
+  Epoch last_epoch_;  // of a step
+  std::set<size_t> stepped_chains_;
   void ResumeTooFar(Step& step);
 
   // Of planted bugs.
@@ -82,8 +84,7 @@ class SimCoordinator {
   void Undrain(NodeId node);
 
   const ServingLoop& loop() const { return life_->loop; }
-  // Of the last step that was sent; what the nodes are to forget goes with an epoch's first step.
-  Epoch stepped_epoch() const { return life_->watched.last_epoch(); }
+  bool all_stepped() const { return life_->watched.all_stepped(); }
   // That serves; 0: none.
   Epoch epoch() const {
     const absl::StatusOr<PipelineCapacity> capacity = life_->watched.Capacity();

@@ -29,9 +29,16 @@ std::string Describe(const Step& step, size_t chain) {
 
 }  // namespace
 
+bool WatchedPipeline::all_stepped() const {
+  const absl::StatusOr<PipelineCapacity> capacity = pipeline_.Capacity();
+  return capacity.ok() && capacity->epoch == last_epoch_ &&
+         stepped_chains_.size() == capacity->chains.size();
+}
+
 absl::Status WatchedPipeline::Submit(Step step, size_t chain, Matrix hidden) {
   if (!world_.coordinator.up) return absl::AbortedError("the process is gone");
-  last_epoch_ = step.epoch;
+  if (std::exchange(last_epoch_, step.epoch) != step.epoch) stepped_chains_.clear();
+  stepped_chains_.insert(chain);
   if (world_.log) world_.Say("coordinator", Describe(step, chain));
   if (world_.Is(Mutation::kResumesTooFar)) ResumeTooFar(step);
   return pipeline_.Submit(std::move(step), chain, std::move(hidden));
