@@ -228,7 +228,7 @@ MembershipView EpochKeeper::View(absl::Time now) const {
   view.active_sequences = active_sequences_.load();
   view.better_since = better_since_;
   view.must_move = MustMove();
-  view.refused = refused_;
+  if (Serves()) view.refused = refused_;
   view.expected = expected_;
   view.expected_until = expected_until_;
   return view;

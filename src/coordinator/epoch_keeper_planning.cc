@@ -229,14 +229,12 @@ void EpochKeeper::MakeRoom(const PlannerInput& input, const StagePlan& next) {
 
 void EpochKeeper::PlanAlone(const std::vector<NodeId>& considered,
                             const absl::Status& cluster_refusal) {
+  bool alone = false;
   {
     absl::MutexLock lock(&mu_);
-    if (present_.alone && Serves()) {
-      present_.considered = considered;
-      return;
-    }
+    alone = present_.alone && Serves();
   }
-  if (options_.rules.min_workers > 0) return Refuse(considered, cluster_refusal);
+  if (alone || options_.rules.min_workers > 0) return Refuse(considered, cluster_refusal);
   PlannerInput input;
   input.layers = options_.layers;
   input.nodes = {{kCoordinatorNode, "the coordinator", options_.own, {}}};
@@ -302,9 +300,12 @@ void EpochKeeper::Refuse(const std::vector<NodeId>& considered, const absl::Stat
     absl::MutexLock lock(&mu_);
     preparing_.clear();
     epoch = present_.plan.epoch;
+    if (next_) given_up = std::move(next_->pipeline);
+    next_.reset();
+    membership_.ForgetNext();
+    present_.considered = considered;
     if (Serves()) {
-      spdlog::warn("no other plan: {}", message);
-      present_.considered = considered;
+      if (!present_.alone) spdlog::warn("no other plan: {}", message);
       refused_ = considered;
       for (const Stage& stage : present_.plan.AllStages()) {
         const Member* member = membership_.Find(stage.node);
@@ -312,12 +313,8 @@ void EpochKeeper::Refuse(const std::vector<NodeId>& considered, const absl::Stat
       }
     } else {
       spdlog::warn("no plan: {}", message);
-      if (next_) given_up = std::move(next_->pipeline);
-      next_.reset();
-      membership_.ForgetNext();
       present_.state = PlanState::kRefused;
       present_.since = clock_.Now();
-      present_.considered = considered;
       present_.refusal = message;
     }
   }
