@@ -127,8 +127,9 @@ bool FitsBeside(const PlannerInput& input, const StagePlan& present, const Stage
   return true;
 }
 
-std::vector<std::optional<ChainSuccession>> Succeed(const StagePlan& served, const StagePlan& next,
-                                                    const std::vector<bool>& kept) {
+std::vector<std::optional<ChainSuccession>> Succeed(
+    const StagePlan& served, const StagePlan& next,
+    const std::vector<std::optional<NodeId>>& kept_of) {
   std::vector<std::optional<ChainSuccession>> successions;
   std::vector<bool> taken(served.chains.size());
   size_t first = 0;  // the chain's first stage among all
@@ -143,13 +144,13 @@ std::vector<std::optional<ChainSuccession>> Succeed(const StagePlan& served, con
       bool next_is_lost = false;
       for (size_t i = chain.stages.size(); i-- > 0;) {
         const Stage& stage = chain.stages[i];
-        // A node that was in no stage got the KV from the one that was.
+        const std::optional<NodeId>& from = kept_of[first + i];
         const auto was = std::find_if(old.stages.begin(), old.stages.end(), [&](const Stage& o) {
-          return o.layers == stage.layers && (o.node == stage.node || !Holds(served, stage.node));
+          return from.has_value() && o.layers == stage.layers && o.node == *from;
         });
         const bool gave =
             old.keeps_outputs && was != old.stages.end() && was + 1 != old.stages.end();
-        next_is_lost = !kept[first + i] || was == old.stages.end() || (next_is_lost && !gave);
+        next_is_lost = was == old.stages.end() || (next_is_lost && !gave);
         if (next_is_lost) {
           succession.lost.insert(succession.lost.begin(), static_cast<uint32_t>(i));
         } else {

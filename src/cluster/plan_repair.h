@@ -32,11 +32,13 @@ struct ChainSuccession {
   std::vector<uint32_t> lost;  // stages of the next chain whose KV has to be computed again
 };
 
-// By chain of `next`; nullopt: it has no KV to go on with. kept: by next.AllStages(), whether the
-// stage's node still has the KV of the same stage of `served`. A stage that is kept but can't give
-// to a lost one behind it what it had sent is lost, too.
-std::vector<std::optional<ChainSuccession>> Succeed(const StagePlan& served, const StagePlan& next,
-                                                    const std::vector<bool>& kept);
+// By chain of `next`; nullopt: it has no KV to go on with. kept_of: by next.AllStages(), the node
+// that held the stage of `served` whose KV its node has now: itself, or who handed it over;
+// nullopt: it has none. A stage that is kept but can't give to a lost one behind it what it had
+// sent is lost, too.
+std::vector<std::optional<ChainSuccession>> Succeed(
+    const StagePlan& served, const StagePlan& next,
+    const std::vector<std::optional<NodeId>>& kept_of);
 
 }  // namespace efedllm
 

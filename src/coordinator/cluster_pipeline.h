@@ -86,7 +86,8 @@ class ClusterPipeline final : public Pipeline, public HopSink {
   void OnFrame(const HopFrame& frame) override ABSL_LOCKS_EXCLUDED(mu_);
   void OnTick() override ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Sends one made-up token through every chain and back, and frees it again; does not wait. Once,
+  // Sends one made-up token through every chain and back, and frees it again; an empty step where
+  // the chain goes on with KV. Does not wait. Once,
   // before the epoch is anybody else's. If it fails, or takes too long, the epoch ends.
   void Probe() ABSL_LOCKS_EXCLUDED(mu_);
   bool probed() const ABSL_LOCKS_EXCLUDED(mu_);

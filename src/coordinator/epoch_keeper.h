@@ -132,7 +132,7 @@ class EpochKeeper {
     StagePlan plan;
     std::vector<NodeId> considered;
     std::shared_ptr<ClusterPipeline> pipeline;  // while it is tried
-    std::vector<NodeId> receivers;              // that get KV handed over
+    std::map<NodeId, NodeId> sources;           // who gets KV handed over, and from whom
     size_t handing_over = 0;                    // nodes that do so now
     absl::Time give_up = absl::InfiniteFuture();
   };
@@ -185,10 +185,11 @@ class EpochKeeper {
   bool NextIsReady() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // All KV that is handed over.
   bool HasArrived() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
-  // By stage, whether it goes on with KV.
-  std::vector<bool> KeptStages() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // By stage, whose KV it goes on with; nullopt: none.
+  std::vector<std::optional<NodeId>> KeptStages() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   struct Transfer {
-    std::shared_ptr<WorkerLink> from;
+    NodeId node;
+    std::shared_ptr<WorkerLink> link;  // its
     HandOver hand_over;
   };
   std::vector<Transfer> WorthwhileTransfers() const ABSL_SHARED_LOCKS_REQUIRED(mu_);

@@ -103,18 +103,21 @@ bool EpochKeeper::NextIsReady() const {
 }
 
 bool EpochKeeper::HasArrived() const {
-  for (const NodeId node : next_->receivers) {
+  for (const auto& [node, from] : next_->sources) {
     const Member* member = membership_.Find(node);
     if (member == nullptr || !member->next || !member->next->report.kept) return false;
   }
   return true;
 }
 
-std::vector<bool> EpochKeeper::KeptStages() const {
-  std::vector<bool> kept;
+std::vector<std::optional<NodeId>> EpochKeeper::KeptStages() const {
+  std::vector<std::optional<NodeId>> kept;
   for (const Stage& stage : next_->plan.AllStages()) {
+    std::optional<NodeId>& of = kept.emplace_back();
     const Member* member = membership_.Find(stage.node);
-    kept.push_back(member != nullptr && member->next && member->next->report.kept);
+    if (member == nullptr || !member->next || !member->next->report.kept) continue;
+    const auto source = next_->sources.find(stage.node);
+    of = source == next_->sources.end() ? stage.node : source->second;
   }
   return kept;
 }
@@ -149,13 +152,14 @@ std::vector<EpochKeeper::Transfer> EpochKeeper::WorthwhileTransfers() const {
   std::vector<Transfer> transfers;
   if (!Serves() || present_.alone || active_sequences_.load() == 0) return transfers;
   const std::vector<Stage> stages = next_->plan.AllStages();
-  const std::vector<bool> kept = KeptStages();
+  const std::vector<std::optional<NodeId>> kept = KeptStages();
+  std::set<NodeId> heirs;  // each takes the KV of one
   const LayerSums sums(options_.layers);
   for (const Stage& old : present_.plan.AllStages()) {
     const auto heir = std::find_if(stages.begin(), stages.end(),
                                    [&](const Stage& s) { return s.layers == old.layers; });
     if (heir == stages.end() || heir->node == old.node) continue;
-    if (kept[static_cast<size_t>(heir - stages.begin())]) continue;
+    if (kept[static_cast<size_t>(heir - stages.begin())] || heirs.count(heir->node) > 0) continue;
     const Member* from = membership_.Find(old.node);
     const Member* to = membership_.Find(heir->node);
     if (from == nullptr || !from->attached() || to == nullptr) continue;
@@ -173,7 +177,9 @@ std::vector<EpochKeeper::Transfer> EpochKeeper::WorthwhileTransfers() const {
         sums.Seconds(to->hello.profile, old.layers, kReplayRows) * tokens / kReplayRows;
     if (tokens == 0 || tokens * per_token / rate >= replay) continue;
     transfers.push_back(
-        {from->link, {present_.plan.epoch, next_->plan.epoch, heir->node, to->hello.hop_address}});
+        {old.node,
+         from->link,
+         {present_.plan.epoch, next_->plan.epoch, heir->node, to->hello.hop_address}});
   }
   return transfers;
 }
@@ -190,7 +196,7 @@ bool EpochKeeper::StartHandOver(absl::Time now) {
     next_->give_up = now + kHandOverTimeout;
     next_->handing_over = transfers.size();
     for (const Transfer& transfer : transfers) {
-      next_->receivers.push_back(transfer.hand_over.to);
+      next_->sources[transfer.hand_over.to] = transfer.node;
       spdlog::info("epoch {}: KV goes to {}", next_->plan.epoch.v, Name(transfer.hand_over.to));
     }
     Learn();
@@ -201,7 +207,7 @@ bool EpochKeeper::StartHandOver(absl::Time now) {
   const absl::Status why = absl::UnavailableError("a stage moves to another node");
   switch_.Stop(why);
   if (pipeline) pipeline->End(why);
-  for (const Transfer& transfer : transfers) transfer.from->HandOver(transfer.hand_over);
+  for (const Transfer& transfer : transfers) transfer.link->HandOver(transfer.hand_over);
   return true;
 }
 

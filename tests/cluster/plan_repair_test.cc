@@ -117,37 +117,52 @@ TEST(FitsBeside, CountsWhatANodeHoldsTwiceOnlyWhereItDiffers) {
   EXPECT_TRUE(FitsBeside(Input(6, {1, 2, 3}, 150 * kMiB), present, present));
 }
 
+// Whose KV each stage has; 0: none.
+std::vector<std::optional<NodeId>> Kept(const std::vector<uint64_t>& nodes) {
+  std::vector<std::optional<NodeId>> kept;
+  for (const uint64_t node : nodes) {
+    kept.push_back(node == 0 ? std::nullopt : std::optional<NodeId>(NodeId{node}));
+  }
+  return kept;
+}
+
+// Names of sequences are a chain's own.
+TEST(Succeed, GoesOnWithTheChainThatTheKvIsOf) {
+  const StagePlan served = PlanOf({ChainOf({1}, 6), ChainOf({2}, 6)});
+  const auto successions = Succeed(served, PlanOf({ChainOf({3}, 6)}), Kept({2}));
+  EXPECT_EQ(successions[0]->chain, 1u);
+}
+
 TEST(Succeed, OnlyTheStageThatMovedIsLost) {
-  const auto successions = Succeed(PlanOf({ChainOf({1, 2, 3}, 2)}), PlanOf({ChainOf({1, 4, 3}, 2)}),
-                                   {true, false, true});
+  const auto successions =
+      Succeed(PlanOf({ChainOf({1, 2, 3}, 2)}), PlanOf({ChainOf({1, 4, 3}, 2)}), Kept({1, 0, 3}));
   ASSERT_TRUE(successions[0].has_value());
   EXPECT_THAT(successions[0]->lost, ElementsAre(1));
 }
 
 TEST(Succeed, AStageThatGotItsKvHandedOverIsKept) {
   const auto successions =
-      Succeed(PlanOf({ChainOf({1, 2, 3}, 2)}), PlanOf({ChainOf({1, 4, 3}, 2)}), {true, true, true});
+      Succeed(PlanOf({ChainOf({1, 2, 3}, 2)}), PlanOf({ChainOf({1, 4, 3}, 2)}), Kept({1, 2, 3}));
   EXPECT_THAT(successions[0]->lost, IsEmpty());
 }
 
 TEST(Succeed, WhoKeptNoOutputsCantGiveThem) {
   StagePlan served = PlanOf({ChainOf({1, 2, 3}, 2)});
   served.chains[0].keeps_outputs = false;
-  const auto successions = Succeed(served, PlanOf({ChainOf({1, 4, 3}, 2)}), {true, false, true});
+  const auto successions = Succeed(served, PlanOf({ChainOf({1, 4, 3}, 2)}), Kept({1, 0, 3}));
   EXPECT_THAT(successions[0]->lost, ElementsAre(0, 1));
 }
 
 TEST(Succeed, OtherLayersOrAnotherNodeAreNoSuccession) {
   const StagePlan served = PlanOf({ChainOf({1, 2, 3}, 2)});
-  EXPECT_FALSE(Succeed(served, PlanOf({ChainOf({1, 2}, 3)}), {true, true})[0].has_value());
-  EXPECT_FALSE(
-      Succeed(served, PlanOf({ChainOf({1, 2, 3}, 2)}), {false, false, false})[0].has_value());
+  EXPECT_FALSE(Succeed(served, PlanOf({ChainOf({1, 2}, 3)}), Kept({1, 2}))[0].has_value());
+  EXPECT_FALSE(Succeed(served, PlanOf({ChainOf({1, 2, 3}, 2)}), Kept({0, 0, 0}))[0].has_value());
 }
 
 TEST(Succeed, EachReplicaGoesOnWithItsOwn) {
   const StagePlan served = PlanOf({ChainOf({1, 2}, 3), ChainOf({3, 4}, 3)});
   const StagePlan next = PlanOf({ChainOf({3, 4}, 3), ChainOf({1, 5}, 3)});
-  const auto successions = Succeed(served, next, {true, true, true, false});
+  const auto successions = Succeed(served, next, Kept({3, 4, 1, 0}));
   EXPECT_EQ(successions[0]->chain, 1u);
   EXPECT_THAT(successions[0]->lost, IsEmpty());
   EXPECT_EQ(successions[1]->chain, 0u);
