@@ -120,13 +120,15 @@ MessageFate FaultInjector::OnMessage(const Connection& connection, Connection::E
     fate.ahead = OldFrame(bytes, connection.process(from), connection.process(to));
   }
   if (of_messages_.empty() || !Strikes(message_gap_)) return fate;
-  const bool hop =
-      connection.kind() == ConnectionKind::kHop || connection.kind() == ConnectionKind::kKv;
+  const bool kv = connection.kind() == ConnectionKind::kKv;
+  const bool hop = connection.kind() == ConnectionKind::kHop;
   Process& sender = connection.process(from);
   Process& receiver = connection.process(from == Connection::kDialler ? Connection::kListener
                                                                       : Connection::kDialler);
-  const std::string where =
-      absl::StrCat(": ", sender.name, " -> ", receiver.name, hop ? ", hop" : ", control");
+  const std::string where = absl::StrCat(": ", sender.name, " -> ", receiver.name,
+                                         hop  ? ", hop"
+                                         : kv ? ", KV"
+                                              : ", control");
   const Fault fault = Any(of_messages_);
   switch (fault) {
     case Fault::kDelay:
@@ -136,7 +138,7 @@ MessageFate FaultInjector::OnMessage(const Connection& connection, Connection::E
       fate.lost = hop;
       break;
     case Fault::kTwice:
-      fate.twice = hop;
+      fate.twice = hop || kv;
       break;
     case Fault::kEcho:
       if (hop) fate.echo = Between(absl::Milliseconds(50), absl::Seconds(4));
@@ -147,7 +149,7 @@ MessageFate FaultInjector::OnMessage(const Connection& connection, Connection::E
       if (hop) fate.delay = Between(absl::ZeroDuration(), absl::Milliseconds(20));
       break;
     case Fault::kCorruption:
-      fate.corrupted = hop;
+      fate.corrupted = hop || kv;
       break;
     case Fault::kReset:
       fate.breaks = true;

@@ -76,7 +76,9 @@ bool SimWorker::Accept(const Network::ConnectionPtr& connection) {
     case ConnectionKind::kKv:
       connection->set_handler(
           Connection::kListener,
-          {[this, connection](const std::string& bytes) { OnKv(connection, bytes); }, nullptr});
+          {[this, connection, next_epoch = std::make_shared<std::optional<Epoch>>()](
+               const std::string& bytes) { OnKv(connection, *next_epoch, bytes); },
+           nullptr});
       return true;
     case ConnectionKind::kControl:
       break;

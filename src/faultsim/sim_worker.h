@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "cluster/node_profile.h"
 #include "efedllm/cluster.pb.h"
 #include "faultsim/sim_hop.h"
@@ -87,8 +88,15 @@ class SimWorker {
   void ReportReady(Epoch epoch, bool kept);
   void OnRelease(Epoch epoch);
   void OnHandOver(const HandOver& hand_over);
-  void OnKv(const Network::ConnectionPtr& connection, const std::string& bytes);
   void AfterSlotsChanged();
+
+  // KV that goes to another worker, and that comes from one.
+  struct KvTransfer;
+  void SendKv(const std::shared_ptr<KvTransfer>& transfer);
+  void EndTransfer(KvTransfer& transfer, const absl::Status& answer);
+  void OnKv(const Network::ConnectionPtr& connection, std::optional<Epoch>& next_epoch,
+            const std::string& bytes);
+  absl::StatusOr<bool> TakeKv(std::optional<Epoch>& next_epoch, const std::string& bytes);
 
   // Frames.
   bool Accept(const Network::ConnectionPtr& connection);
