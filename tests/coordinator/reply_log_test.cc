@@ -206,7 +206,14 @@ TEST_F(ReplyLogTest, AllThatRunsTogetherIsBounded) {
     }));
   }
   for (auto& one : opened) EXPECT_TRUE(one.reader->Next(absl::Seconds(20)).piece.has_value());
-  EXPECT_EQ(Refused("19", "print") == 409 || Refused("18", "print") == 409, true);
+  // Five fit; whose they are is up to the threads.
+  int refused = 0;
+  for (int i = 0; i < 20; ++i) {
+    const auto again = log_->Open(absl::StrCat(i), "print", MustNotRun);
+    const auto* error = std::get_if<ApiError>(&again);
+    refused += error != nullptr && error->status == 409;
+  }
+  EXPECT_GE(refused, 14);
 }
 
 TEST_F(ReplyLogTest, StopsWhatRunsAndStoresWhatIsWhole) {
