@@ -65,7 +65,8 @@ void KeepOutputs(const PlannerInput& input, StagePlan& plan) {
       if (node == nullptr) return;
       room = std::min(room, RoomFor(input, layers, *node, chain.stages[i].layers, true));
     }
-    chain.keeps_outputs = chain.stages.size() > 1 && room >= chain.kv_tokens / 2 &&
+    chain.keeps_outputs = chain.stages.size() > 1 &&
+                          room >= chain.kv_tokens - chain.kv_tokens / 10 &&
                           room >= input.rules.kv_tokens_least;
     if (chain.keeps_outputs) chain.kv_tokens = room;
   }

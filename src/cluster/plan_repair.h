@@ -14,7 +14,7 @@
 namespace efedllm {
 
 // Sets Chain::keeps_outputs where the nodes have memory for it: for all of the chain's KV tokens,
-// or for at least half of them and as many as the rules demand (kv_tokens falls then).
+// or for nine tenths of them and as many as the rules demand (kv_tokens falls then).
 void KeepOutputs(const PlannerInput& input, StagePlan& plan);
 
 // The same plan with each stage whose node is not in the input on a node that holds none, layer for

@@ -100,7 +100,7 @@ TEST(KeepOutputs, WhereThereIsMemoryForIt) {
   KeepOutputs(Input(6, {1, 2}, tight), plan);
   EXPECT_FALSE(plan.chains[0].keeps_outputs);
   EXPECT_EQ(plan.chains[0].kv_tokens, 4096u);
-  KeepOutputs(Input(6, {1, 2}, tight + 12 * kMiB), plan);
+  KeepOutputs(Input(6, {1, 2}, tight + 30 * kMiB), plan);
   EXPECT_TRUE(plan.chains[0].keeps_outputs);
   EXPECT_LT(plan.chains[0].kv_tokens, 4096u);
 }
