@@ -93,6 +93,7 @@ absl::Status FakePipeline::Submit(Step step, size_t chain, Matrix hidden) {
   Check(step.spans.size() <= capacity_.limits.max_spans, "max_spans");
   if (step.forget_others) {
     absl::erase_if(kv_, [&](const auto& kv) {
+      if (kv.first.v >> 40 != chain) return false;
       return std::none_of(step.trims.begin(), step.trims.end(),
                           [&](const SequenceTrim& trim) { return trim.sequence == kv.first; });
     });
