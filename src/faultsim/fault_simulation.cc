@@ -35,8 +35,8 @@ NodeProfile Profile(Random& random) {
   profile.memory_bytes = kTrialBytes + 150'000 + random.Below(700'000);
   const double speed = 1 + random.Uniform() * 3;
   profile.read_bytes_per_second = speed * 1e9;
-  profile.int8_ops_per_second = speed * 1e10;
-  profile.f32_flops_per_second = speed * 1e9;
+  profile.int8_ops_per_second = speed * 1e9;
+  profile.f32_flops_per_second = speed * 1e8;
   return profile;
 }
 

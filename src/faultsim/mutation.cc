@@ -21,7 +21,7 @@ const std::vector<MutationInfo>& AllMutations() {
        "after an epoch ended the last token is said again"},
       {Mutation::kKvNotFreed, "kv-not-freed", "a node keeps the KV of sequences that ended"},
       {Mutation::kWrongLineage, "wrong-lineage",
-       "a worker goes on with KV of another epoch than it is told"},
+       "a worker says that it goes on with the KV of an epoch that it did not run"},
       {Mutation::kGhostLinks, "ghost-links",
        "a node that attached again keeps its old control stream, too"},
   };

@@ -22,7 +22,7 @@ enum class Mutation {
   kUncheckedFrames,    // damaged activations pass the checksum
   kTokenSaidTwice,     // after a replay the last token is said again
   kKvNotFreed,         // a node does not let go of a sequence that ended
-  kWrongLineage,       // a worker goes on with the KV of another epoch than it is told
+  kWrongLineage,       // a worker says that it goes on with KV that it does not have
   kGhostLinks,         // a node that attaches again keeps its old control stream, too
 };
 

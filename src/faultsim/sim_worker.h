@@ -84,7 +84,7 @@ class SimWorker {
   // Stages.
   void OnAssignment(const v1::Assignment& message);
   void CheckDownstream(const Assignment& assignment, uint64_t job);
-  void BringUp(const Assignment& assignment, uint64_t job);
+  void BringUp(const Assignment& assignment);
   void ReportReady(Epoch epoch, bool kept);
   void OnRelease(Epoch epoch);
   void OnHandOver(const HandOver& hand_over);
@@ -106,7 +106,6 @@ class SimWorker {
   void Halt(const std::shared_ptr<HeldStage>& stage, StageFault fault, const absl::Status& why);
   // The planted bug, if it is one of a worker's.
   void MutateArrival(HopFrame& hop);
-  Assignment MutateAssignment(Assignment assignment) const;
   void MutateStep(PassingFrame& pass) const;
   void MutateResult(PassingFrame& pass, const HeldStage& stage) const;
 

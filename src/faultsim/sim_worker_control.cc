@@ -180,7 +180,7 @@ void SimWorker::CheckDownstream(const Assignment& assignment, uint64_t job) {
                     {[this, assignment, job, answered, echo](const std::string&) {
                        if (std::exchange(*answered, true)) return;
                        echo->Close(Connection::kDialler, absl::OkStatus());
-                       if (life_->assignments == job) BringUp(assignment, job);
+                       if (life_->assignments == job) BringUp(assignment);
                      },
                      [fail](const absl::Status& why) { fail(std::string(why.message())); }});
   echo->Send(Connection::kDialler, "echo");
@@ -188,8 +188,7 @@ void SimWorker::CheckDownstream(const Assignment& assignment, uint64_t job) {
   world_.loop.After(kEchoPatience, &process_, [fail] { fail("the next node does not answer"); });
 }
 
-void SimWorker::BringUp(const Assignment& wanted, uint64_t) {
-  const Assignment assignment = MutateAssignment(wanted);
+void SimWorker::BringUp(const Assignment& assignment) {
   if (!fail_next_stage_.empty()) {
     return ReportFailure(assignment.epoch, StageFault::kSelf,
                          std::exchange(fail_next_stage_, std::string()));
@@ -217,7 +216,8 @@ void SimWorker::BringUp(const Assignment& wanted, uint64_t) {
   life_->slots.Prepare(std::make_shared<HeldStage>(
       assignment, process_.node, std::move(executor),
       std::make_unique<SimFrameSender>(world_.network, process_, *downstream), life_->clock));
-  ReportReady(assignment.epoch, kept);
+  const bool lie = world_.Is(Mutation::kWrongLineage) && assignment.continues.v != 0;
+  ReportReady(assignment.epoch, kept || lie);
   if (process_.up) AfterSlotsChanged();
 }
 

@@ -19,15 +19,6 @@ void SimWorker::MutateArrival(HopFrame& hop) {
   hop.bytes = BufferOf(WithEpoch(bytes, running->epoch()));
 }
 
-// It goes on with what KV there is, of whatever epoch.
-Assignment SimWorker::MutateAssignment(Assignment assignment) const {
-  const auto& running = life_->slots.running();
-  if (world_.Is(Mutation::kWrongLineage) && running != nullptr && assignment.continues.v != 0) {
-    assignment.continues = running->epoch();
-  }
-  return assignment;
-}
-
 void SimWorker::MutateStep(PassingFrame& pass) const {
   Step& step = pass.frame.step;
   if (world_.Is(Mutation::kForgetsNobody)) step.forget_others = false;

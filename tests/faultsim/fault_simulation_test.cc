@@ -43,7 +43,7 @@ TEST(FaultSimulation, EachRunHasAtLeastSoManyEvents) {
 
 // Each planted bug, and the check that finds it.
 TEST(FaultSimulation, FindsEachPlantedBug) {
-  constexpr uint64_t kSeeds = 2000;
+  constexpr uint64_t kSeeds = 4000;
   const std::map<Mutation, std::string> expected = {
       // Either a wrong token, or a step that no stage can run.
       {Mutation::kSkippedEpochCheck, ""},
