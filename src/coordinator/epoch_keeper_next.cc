@@ -155,11 +155,19 @@ std::vector<EpochKeeper::Transfer> EpochKeeper::WorthwhileTransfers() const {
   const std::vector<std::optional<NodeId>> kept = KeptStages();
   std::set<NodeId> heirs;  // each takes the KV of one
   const LayerSums sums(options_.layers);
+  const auto is_kept = [&](const Stage& stage) {
+    return kept[static_cast<size_t>(&stage - stages.data())].has_value();
+  };
   for (const Stage& old : present_.plan.AllStages()) {
-    const auto heir = std::find_if(stages.begin(), stages.end(),
-                                   [&](const Stage& s) { return s.layers == old.layers; });
-    if (heir == stages.end() || heir->node == old.node) continue;
-    if (kept[static_cast<size_t>(heir - stages.begin())] || heirs.count(heir->node) > 0) continue;
+    // Who goes on with its own KV gives it to nobody.
+    const bool keeps = std::any_of(stages.begin(), stages.end(), [&](const Stage& s) {
+      return s.node == old.node && is_kept(s);
+    });
+    const auto heir = std::find_if(stages.begin(), stages.end(), [&](const Stage& s) {
+      return s.layers == old.layers && s.node != old.node && !is_kept(s) &&
+             heirs.count(s.node) == 0;
+    });
+    if (keeps || heir == stages.end()) continue;
     const Member* from = membership_.Find(old.node);
     const Member* to = membership_.Find(heir->node);
     if (from == nullptr || !from->attached() || to == nullptr) continue;
@@ -176,6 +184,7 @@ std::vector<EpochKeeper::Transfer> EpochKeeper::WorthwhileTransfers() const {
     const double replay =
         sums.Seconds(to->hello.profile, old.layers, kReplayRows) * tokens / kReplayRows;
     if (tokens == 0 || tokens * per_token / rate >= replay) continue;
+    heirs.insert(heir->node);
     transfers.push_back(
         {old.node,
          from->link,
