@@ -34,6 +34,7 @@ IDLE_EVERY_SECONDS = 120
 MORE_THREADS, MORE_FDS = 3, 6          # than after the warm-up
 MORE_RSS_SHARE, MORE_RSS_KIB = 0.10, 16 << 10
 CHECKPOINTS_FOR_SLOPE = 5
+WARM_UP_KIB = 64 << 10   # what a life may grow by while there are not enough checkpoints to tell growth from warming up
 
 
 class Soak:
@@ -138,12 +139,13 @@ class Soak:
                 self.problem(f"{name}: {first[what]} {what} after the warm-up, {last[what]} at the end")
         life = [(c["at"] / 60, c["usage"][name]["rss_kib"]) for c in self.checkpoints
                 if c["usage"][name]["starts"] == last["starts"] and "rss_kib" in c["usage"][name]]
-        allowed = life[0][1] * MORE_RSS_SHARE + MORE_RSS_KIB
         if len(life) >= CHECKPOINTS_FOR_SLOPE:
             life = life[1:]  # the first of a life may be its warm-up
+            allowed = life[0][1] * MORE_RSS_SHARE + MORE_RSS_KIB
             slope = statistics.linear_regression(*zip(*life)).slope
             grown = slope * (life[-1][0] - life[0][0])
         else:
+            allowed = WARM_UP_KIB
             grown = life[-1][1] - life[0][1]
         if grown > allowed:
             self.problem(f"{name}: resident memory grew by {grown / 1024:.0f} MiB since {life[0][0]:.0f} min")

@@ -165,7 +165,7 @@ absl::StatusOr<bool> RunSimulateFaults(const SimulateFaultsFlags& flags) {
     Print(result);
   } else {
     std::printf("%llu seeds from %llu, %llu steps, %llu faults: %zu failed\n",
-                static_cast<unsigned long long>(seeds.last - seeds.first + 1),
+                static_cast<unsigned long long>(seeds.last) - seeds.first + 1,
                 static_cast<unsigned long long>(seeds.first),
                 static_cast<unsigned long long>(steps), static_cast<unsigned long long>(faults),
                 failed.size());

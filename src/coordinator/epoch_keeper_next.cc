@@ -231,6 +231,7 @@ void EpochKeeper::StartProbe() {
     const std::vector<Stage> stages = epoch.plan.AllStages();
     epoch.targets = Targets(stages);
     std::vector<Candidate> holders;
+    holders.reserve(stages.size());
     for (const Stage& stage : stages) holders.push_back({stage.node, absl::Time()});
     nodes = membership_.PlannerNodes(holders);
     epoch.continues.resize(epoch.plan.chains.size());

@@ -127,6 +127,7 @@ std::vector<std::string> ReplyStore::TakeSurplus() {
 absl::Status ReplyStore::Add(const std::vector<StoredReply>& replies) {
   const int64_t now = absl::ToUnixSeconds(clock_.WallNow());
   std::vector<std::string> bodies;
+  bodies.reserve(replies.size());
   for (const StoredReply& reply : replies) bodies.push_back(absl::StrJoin(reply.pieces, "\n"));
   std::vector<std::string> surplus;
   {

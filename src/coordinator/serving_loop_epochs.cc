@@ -44,6 +44,7 @@ void ServingLoop::BeginEpoch(const PipelineCapacity& capacity) {
   over_.reset();
   for (auto& sequences : carried) {
     std::vector<std::shared_ptr<Sequence>> from_tokens;
+    from_tokens.reserve(sequences.size());
     for (Batcher::Carried& one : sequences) from_tokens.push_back(std::move(one.sequence));
     Requeue(std::move(from_tokens));
   }

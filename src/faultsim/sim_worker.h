@@ -49,7 +49,7 @@ class SimWorker {
  private:
   // What a life of the process has in memory.
   struct Life {
-    Life(SimWorker& worker)
+    explicit Life(SimWorker& worker)
         : clock(worker.world_.loop, worker.process_),
           receiver(clock, [&worker](HopFrame frame) { worker.OnFrame(std::move(frame)); }) {}
 
