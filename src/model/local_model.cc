@@ -72,8 +72,11 @@ absl::Status LocalModel::RunStages(const Step& step, absl::Span<const int32_t> t
                                    MatrixRef hidden) {
   CHECK(tokens.size() == step.tokens() && hidden.rows == tokens.size());
   RETURN_IF_ERROR(embedding_.Lookup(tokens, hidden));
-  for (const std::unique_ptr<StageExecutor>& stage : stages_) {
-    RETURN_IF_ERROR(stage->Run(step, hidden));
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    if (i > 0 && hook_ && hidden.rows > 0) {
+      RETURN_IF_ERROR(hook_(step, options_.stages[i].first, hidden));
+    }
+    RETURN_IF_ERROR(stages_[i]->Run(step, hidden));
   }
   return absl::OkStatus();
 }
@@ -118,6 +121,22 @@ absl::Status LocalModel::Evaluate(absl::Span<const int32_t> tokens, uint32_t chu
   Step release;
   release.trims = {{kEvaluated, 0}};
   return RunStages(release, {}, {nullptr, 0, config_.d_model});
+}
+
+absl::StatusOr<std::vector<LayerRange>> EqualStages(uint32_t layers, uint32_t stages) {
+  if (stages == 0 || stages > layers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the model's ", layers, " layers can't make ", stages, " stages"));
+  }
+  std::vector<LayerRange> ranges;
+  ranges.reserve(stages);
+  uint32_t first = 0;
+  for (uint32_t i = 0; i < stages; ++i) {
+    const uint32_t own = layers / stages + (i < layers % stages ? 1 : 0);
+    ranges.push_back({first, first + own});
+    first += own;
+  }
+  return ranges;
 }
 
 size_t ArgMax(absl::Span<const float> values) {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -34,6 +35,11 @@ struct LocalModelOptions {
   std::optional<KvType> kv_type = KvType::kF32;  // nullopt: what AutoKvType says
 };
 
+// Between two stages: the activations after so many layers, [step.tokens(), d_model], to look at or
+// to change. Called where there are some. An error ends the step.
+using BoundaryHook =
+    std::function<absl::Status(const Step& step, uint32_t layers, MatrixRef hidden)>;
+
 // One call at a time.
 class LocalModel {
  public:
@@ -45,9 +51,12 @@ class LocalModel {
   const ModelConfig& config() const { return config_; }
   const LocalModelOptions& options() const { return options_; }  // with nothing left to default
 
+  // From the next step on; empty: none.
+  void SetBoundaryHook(BoundaryHook hook) { hook_ = std::move(hook); }
+
   // Runs one step through all stages. tokens: of the spans, span after span; hidden, borrowed: what
-  // the last stage makes of them, [step.tokens(), d_model]. Errors as StageExecutor::Run and
-  // Embedding::Lookup.
+  // the last stage makes of them, [step.tokens(), d_model]. Errors as StageExecutor::Run,
+  // Embedding::Lookup and the hook.
   absl::Status RunStages(const Step& step, absl::Span<const int32_t> tokens, MatrixRef hidden);
   // The output head. hidden: [n, d_model]; logits: [n, vocab]. Borrowed.
   void Logits(ConstMatrixRef hidden, MatrixRef logits) { head_->Logits(hidden, logits); }
@@ -70,7 +79,12 @@ class LocalModel {
   const Embedding embedding_;
   std::vector<std::unique_ptr<StageExecutor>> stages_;
   std::unique_ptr<OutputHead> head_;
+  BoundaryHook hook_;
 };
+
+// Layers split into so many stages, as evenly as possible: the first ones have one more.
+// InvalidArgument: fewer layers than stages, or no stage.
+absl::StatusOr<std::vector<LayerRange>> EqualStages(uint32_t layers, uint32_t stages);
 
 // The index of the largest value; the lowest of equals. values is not empty.
 size_t ArgMax(absl::Span<const float> values);

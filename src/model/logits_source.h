@@ -37,23 +37,56 @@ class LogitsSource {
   virtual ~LogitsSource() = default;
 
   virtual uint32_t vocab() const = 0;
+  // A window begins, which the source may look ahead in; borrowed until the next one does.
+  virtual absl::Status Begin(absl::Span<const int32_t> window);
   // The logits behind each of tokens, [tokens.size(), vocab()]. Called for all tokens of a window
   // that predict one (all but the last), in order, some at a time; first is the position of the
   // first of them, and 0 where a window begins.
   virtual absl::Status Read(uint32_t first, absl::Span<const int32_t> tokens, MatrixRef logits) = 0;
 };
 
-// Computes them.
+// Computes them, in steps of as many tokens as the model takes in one, or of one token of each of
+// several windows.
 class ModelLogits final : public LogitsSource {
  public:
-  // model is borrowed.
-  explicit ModelLogits(LocalModel& model) : model_(model) {}
+  // model is borrowed. Two sources of one model need different sequences.
+  explicit ModelLogits(LocalModel& model, SequenceId sequence = SequenceId{1})
+      : model_(model), sequence_(sequence) {}
 
   uint32_t vocab() const override { return model_.config().vocab; }
+  absl::Status Begin(absl::Span<const int32_t> window) override;
   absl::Status Read(uint32_t first, absl::Span<const int32_t> tokens, MatrixRef logits) override;
 
  private:
   LocalModel& model_;
+  const SequenceId sequence_;
+  absl::Span<const int32_t> window_;
+  Matrix hidden_;       // of the step that was run last
+  uint32_t first_ = 0;  // its first position
+};
+
+// Computes them as a server decodes: step by step one token of each of `batch` windows.
+class DecodedLogits final : public LogitsSource {
+ public:
+  // model and text, whose windows are read in their order, are borrowed; the sequences are
+  // first_sequence and the batch - 1 behind it. batch: not 0, at most the model's max_sequences.
+  DecodedLogits(LocalModel& model, const TextWindows& text, uint32_t batch,
+                SequenceId first_sequence)
+      : model_(model), text_(text), batch_(batch), first_sequence_(first_sequence) {}
+
+  uint32_t vocab() const override { return model_.config().vocab; }
+  absl::Status Begin(absl::Span<const int32_t> window) override;
+  absl::Status Read(uint32_t first, absl::Span<const int32_t> tokens, MatrixRef logits) override;
+
+ private:
+  absl::Status Decode(size_t first_window);
+
+  LocalModel& model_;
+  const TextWindows& text_;
+  const uint32_t batch_;
+  const SequenceId first_sequence_;
+  size_t next_window_ = 0;
+  std::vector<Matrix> hidden_;  // of the windows that were decoded together
 };
 
 }  // namespace efedllm

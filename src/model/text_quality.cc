@@ -45,10 +45,11 @@ class Losses {
   uint64_t count_ = 0;
 };
 
-// Walks all predictions, some at a time: at(window, first, rows), where rows positions from first
-// on predict the tokens behind them.
+// Walks all predictions, some at a time: begin(window), and at(window, first, rows), where rows
+// positions from first on predict the tokens behind them.
 absl::Status ForEachBlock(
     const TextWindows& text, uint32_t vocab,
+    absl::FunctionRef<absl::Status(absl::Span<const int32_t> window)> begin,
     absl::FunctionRef<absl::Status(absl::Span<const int32_t> window, size_t first, size_t rows)>
         at) {
   const size_t most = std::clamp<size_t>(kLogitsBytes / (vocab * sizeof(float)), 1, 64);
@@ -58,6 +59,7 @@ absl::Status ForEachBlock(
       return absl::InvalidArgumentError(
           absl::StrCat("token ", token, " is outside of the vocabulary [0, ", vocab, ")"));
     }
+    RETURN_IF_ERROR(begin(window));
     for (size_t first = 0; first + 1 < window.size(); first += most) {
       RETURN_IF_ERROR(at(window, first, std::min(most, window.size() - 1 - first)));
     }
@@ -105,7 +107,7 @@ absl::StatusOr<Perplexity> MeasurePerplexity(
   Losses losses;
   Matrix logits;
   RETURN_IF_ERROR(ForEachBlock(
-      text, source.vocab(),
+      text, source.vocab(), [&](absl::Span<const int32_t> window) { return source.Begin(window); },
       [&](absl::Span<const int32_t> window, size_t first, size_t rows) -> absl::Status {
         RETURN_IF_ERROR(ReadBlock(source, window, first, rows, logits));
         for (size_t i = 0; i < rows; ++i) {
@@ -131,6 +133,10 @@ absl::StatusOr<Divergence> MeasureDivergence(LogitsSource& model, LogitsSource& 
   Matrix ours, theirs;
   RETURN_IF_ERROR(ForEachBlock(
       text, model.vocab(),
+      [&](absl::Span<const int32_t> window) -> absl::Status {
+        RETURN_IF_ERROR(model.Begin(window));
+        return reference.Begin(window);
+      },
       [&](absl::Span<const int32_t> window, size_t first, size_t rows) -> absl::Status {
         RETURN_IF_ERROR(ReadBlock(model, window, first, rows, ours));
         RETURN_IF_ERROR(ReadBlock(reference, window, first, rows, theirs));

@@ -119,17 +119,79 @@ TEST(Divergence, RefusesAnotherVocabulary) {
 }
 
 struct Loaded {
-  Loaded()
+  explicit Loaded(const LocalModelOptions& options = {})
       : bytes(TinyLlama().Build()),
         file(*ModelFile::Parse(BytesOf(bytes))),
         compute(*Compute::Create(2, "auto")),
-        model(*LocalModel::Create(file, {}, compute)) {}
+        model(*LocalModel::Create(file, options, compute)) {}
 
   const std::string bytes;
   const ModelFile file;
   Compute compute;
   std::unique_ptr<LocalModel> model;
 };
+
+TextWindows SomeText() {
+  std::vector<int32_t> tokens(100);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * 7 % 20);
+  return *CutText(tokens, 1, 33);
+}
+
+LocalModelOptions TwoStages() {
+  LocalModelOptions options;
+  options.stages = {{0, 1}, {1, 2}};
+  options.kv_tokens = 1000;
+  options.max_tokens = 10;
+  return options;
+}
+
+TEST(EqualStages, GiveTheFirstOnesWhatIsLeftOver) {
+  EXPECT_EQ(*EqualStages(5, 3), (std::vector<LayerRange>{{0, 2}, {2, 4}, {4, 5}}));
+  EXPECT_EQ(*EqualStages(8, 4), (std::vector<LayerRange>{{0, 2}, {2, 4}, {4, 6}, {6, 8}}));
+  EXPECT_FALSE(EqualStages(2, 3).ok());
+  EXPECT_FALSE(EqualStages(2, 0).ok());
+}
+
+TEST(DecodedLogits, AreThoseOfWholeWindows) {
+  Loaded loaded(TwoStages());
+  const TextWindows text = SomeText();
+  for (const uint32_t batch : {1u, 2u, 8u}) {
+    ModelLogits whole(*loaded.model);
+    DecodedLogits decoded(*loaded.model, text, batch, SequenceId{2});
+    EXPECT_EQ(MeasureDivergence(decoded, whole, text)->max_kl, 0) << batch;
+  }
+}
+
+TEST(BoundaryHook, SeesEveryRowBetweenTheStagesAndMayChangeIt) {
+  Loaded loaded(TwoStages());
+  const TextWindows text = SomeText();
+  const double plain = [&] {
+    ModelLogits source(*loaded.model);
+    return MeasurePerplexity(source, text, Ignore)->perplexity;
+  }();
+  uint64_t rows = 0;
+  std::vector<uint32_t> boundaries;
+  loaded.model->SetBoundaryHook([&](const Step& step, uint32_t layers, MatrixRef hidden) {
+    EXPECT_EQ(hidden.rows, step.tokens());
+    EXPECT_LE(hidden.rows, 10u) << "the model's max_tokens";
+    rows += hidden.rows;
+    boundaries.push_back(layers);
+    return absl::OkStatus();
+  });
+  ModelLogits source(*loaded.model);
+  EXPECT_EQ(MeasurePerplexity(source, text, Ignore)->perplexity, plain);
+  EXPECT_EQ(rows, text.predictions());
+  EXPECT_THAT(boundaries, ::testing::Each(1u));
+
+  loaded.model->SetBoundaryHook([](const Step&, uint32_t, MatrixRef hidden) {
+    for (float& value : hidden.span()) value = 0;
+    return absl::OkStatus();
+  });
+  EXPECT_NE(MeasurePerplexity(source, text, Ignore)->perplexity, plain);
+  loaded.model->SetBoundaryHook(
+      [](const Step&, uint32_t, MatrixRef) { return absl::CancelledError("enough"); });
+  EXPECT_TRUE(absl::IsCancelled(MeasurePerplexity(source, text, Ignore).status()));
+}
 
 TEST(LogitsFile, GivesBackWhatTheModelSaid) {
   Loaded loaded;
