@@ -19,6 +19,7 @@
 #include "layers/elementwise.h"
 #include "layers/kv_cache.h"
 #include "layers/rope.h"
+#include "model/ropes.h"
 #include "model/weights.h"
 
 namespace efedllm {
@@ -47,37 +48,9 @@ absl::StatusOr<TensorMap> MapTensors(const StageOptions& options,
   return map;
 }
 
-absl::StatusOr<std::vector<double>> Frequencies(const ModelConfig& config,
-                                                const TensorMap& tensors) {
-  const RopeConfig& rope = config.rope;
-  if (rope.scaling == RopeScaling::kYarn) {
-    return YarnFrequencies(rope.dims, rope.base,
-                           {.factor = rope.factor,
-                            .original_context = rope.original_context,
-                            .beta_fast = rope.beta_fast,
-                            .beta_slow = rope.beta_slow});
-  }
-  // To divide a position by the scale is to divide every angle by it.
-  std::vector<float> factors(rope.dims / 2,
-                             rope.scaling == RopeScaling::kLinear ? rope.factor : 1.0f);
-  const auto found = tensors.find(RopeFactorsTensor(rope.scaling));
-  if (found != tensors.end()) {
-    RETURN_IF_ERROR(CheckRopeFactors(found->second->vector()));
-    for (size_t i = 0; i < factors.size(); ++i) factors[i] *= found->second->vector()[i];
-  }
-  return RopeFrequencies(rope.dims, rope.base, factors);
-}
-
-// That of the model, and behind it that of the layers with a window, if they have their own.
-absl::StatusOr<std::vector<Rope>> MakeRopes(const ModelConfig& config, const TensorMap& tensors) {
-  ASSIGN_OR_RETURN(std::vector<double> frequencies, Frequencies(config, tensors));
-  std::vector<Rope> ropes;
-  ropes.emplace_back(std::move(frequencies), config.traits().rope_halves, config.rope.magnitude);
-  if (const float base = config.traits().local_rope_base; base > 0) {
-    ropes.emplace_back(RopeFrequencies(config.rope.dims, base, {}), config.traits().rope_halves,
-                       1.0f);
-  }
-  return ropes;
+absl::Span<const float> RopeFactors(const ModelConfig& config, const TensorMap& tensors) {
+  const auto found = tensors.find(RopeFactorsTensor(config.rope.scaling));
+  return found == tensors.end() ? absl::Span<const float>() : found->second->vector();
 }
 
 // One layer's tensors by their names in it.
@@ -153,7 +126,7 @@ LayerWeights WeightsOf(const ModelConfig& config, const TensorMap& map, uint32_t
   SetAttention(config, tensors, weights);
   SetFeedForward(config, tensors, weights);
   weights.window = config.HasWindow(layer) ? config.window : 0;
-  weights.rope = config.HasWindow(layer) && config.traits().local_rope_base > 0 ? 1 : 0;
+  weights.rope = RopeOfLayer(config, layer);
   return weights;
 }
 
@@ -262,7 +235,8 @@ absl::StatusOr<std::unique_ptr<StageExecutor>> StageExecutor::Create(
   RETURN_IF_ERROR(ValidateModelConfig(options.config));
   RETURN_IF_ERROR(CheckKvType(options.config, options.kv_type));
   ASSIGN_OR_RETURN(TensorMap map, MapTensors(options, tensors));
-  ASSIGN_OR_RETURN(std::vector<Rope> ropes, MakeRopes(options.config, map));
+  ASSIGN_OR_RETURN(std::vector<Rope> ropes,
+                   MakeRopes(options.config, RopeFactors(options.config, map)));
   ASSIGN_OR_RETURN(std::unique_ptr<KvCache> kv,
                    KvCache::Create(KvShapeOf(options), options.kv_tokens));
   return std::unique_ptr<StageExecutor>(new StageExecutor(
