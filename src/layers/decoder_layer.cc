@@ -69,7 +69,7 @@ void DecoderLayer::RunAttention(const LayerWeights& weights, uint32_t layer, KvC
   const Turning& turning = turnings_[weights.rope];
 
   RmsNorm(compute_, hidden, weights.attention_norm, shape_.norm_epsilon, normed);
-  linear_.Run(normed, {{weights.query.w, q}, {weights.key.w, k}, {weights.value.w, v}});
+  linear_.Project(normed, {{weights.query, q}, {weights.key, k}, {weights.value, v}});
   FinishHeads(weights.query, weights.query_norm, turning, q);
   FinishHeads(weights.key, weights.key_norm, turning, k);
   AddBias(compute_, v, weights.value.bias);
@@ -79,7 +79,7 @@ void DecoderLayer::RunAttention(const LayerWeights& weights, uint32_t layer, KvC
           .window = weights.window,
           .soft_cap = shape_.attention_soft_cap},
          q, kv, attended);
-  linear_.Run(attended, {{weights.output.w, projected}});
+  linear_.Project(attended, {{weights.output, projected}});
   AddBias(compute_, projected, weights.output.bias);
   AddToResidual(weights.post_attention_norm, projected, hidden);
 }

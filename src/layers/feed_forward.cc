@@ -22,11 +22,11 @@ void FeedForward::RunOne(const Projection& gate, const Projection& up, const Pro
                          ConstMatrixRef x, MatrixRef y) {
   const MatrixRef gated = Shaped(gate_, x.rows, shape_.d_ffn);
   const MatrixRef raised = Shaped(up_, x.rows, shape_.d_ffn);
-  linear_.Run(x, {{gate.w, gated}, {up.w, raised}});
+  linear_.Project(x, {{gate, gated}, {up, raised}});
   AddBias(compute_, gated, gate.bias);
   AddBias(compute_, raised, up.bias);
   shape_.activation(compute_, gated, raised);
-  linear_.Run(gated, {{down.w, y}});
+  linear_.Project(gated, {{down, y}});
   AddBias(compute_, y, down.bias);
 }
 

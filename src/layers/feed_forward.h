@@ -27,7 +27,7 @@ struct FeedForwardShape {
 
 // Borrowed. With experts, gate, up and down hold one expert's rows behind the other's.
 struct FeedForwardWeights {
-  Projection router;  // [experts, d_model]; without data: there are no experts
+  Projection router;  // [experts, d_model]; without data: there are no experts. None has factors
   Projection gate;    // [experts * d_ffn, d_model]
   Projection up;      // [experts * d_ffn, d_model]
   Projection down;    // [experts * d_model, d_ffn]

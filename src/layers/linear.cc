@@ -4,6 +4,8 @@
 
 #include "absl/container/inlined_vector.h"
 #include "common/check.h"
+#include "layers/elementwise.h"
+#include "layers/scratch.h"
 
 namespace efedllm {
 namespace {
@@ -78,6 +80,7 @@ void Linear::Run(ConstMatrixRef x, absl::Span<const LinearTerm> terms) {
   bool quantized = false;
   for (const LinearTerm& term : terms) {
     CHECK(term.w.cols == x.cols && term.y.rows == x.rows && term.y.cols == term.w.rows);
+    if (compute_.observe) compute_.observe(x, term.w);
     cuts.push_back(CutUp(term.w, x.rows, compute_.team->threads()));
     chunks += cuts.back().chunks;
     quantized |= IsQuantized(term.w.dtype);
@@ -104,6 +107,32 @@ void Linear::Run(ConstMatrixRef x, absl::Span<const LinearTerm> terms) {
     }
     MatmulFor(*compute_.kernels, term.w.dtype)(Part(args, cuts[i], chunk, element_bytes));
   });
+}
+
+void Linear::Project(ConstMatrixRef x, absl::Span<const ProjectionTerm> terms) {
+  absl::InlinedVector<LinearTerm, 8> products;
+  absl::InlinedVector<size_t, 8> inner;  // of each term: the term that computes its x · aᵀ
+  if (inner_.size() < terms.size()) inner_.resize(terms.size());
+  for (size_t i = 0; i < terms.size(); ++i) {
+    const Projection& p = terms[i].projection;
+    if (p.w.data != nullptr) products.push_back({p.w, terms[i].y});
+    size_t first = 0;
+    while (terms[first].projection.factor_a.data != p.factor_a.data) ++first;
+    inner.push_back(first);
+    if (p.is_factored() && first == i) {
+      products.push_back({p.factor_a, Shaped(inner_[i], x.rows, p.factor_a.rows)});
+    }
+  }
+  Run(x, products);
+  for (size_t i = 0; i < terms.size(); ++i) {
+    const Projection& p = terms[i].projection;
+    if (!p.is_factored()) continue;
+    const MatrixRef between = Shaped(inner_[inner[i]], x.rows, p.factor_a.rows);
+    const bool adds = p.w.data != nullptr;
+    const MatrixRef y = adds ? Shaped(correction_, x.rows, p.factor_b.rows) : terms[i].y;
+    Run(between, {LinearTerm{p.factor_b, y}});
+    if (adds) Add(compute_, terms[i].y, y);
+  }
 }
 
 }  // namespace efedllm

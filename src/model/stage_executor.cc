@@ -19,6 +19,7 @@
 #include "layers/elementwise.h"
 #include "layers/kv_cache.h"
 #include "layers/rope.h"
+#include "model/factors.h"
 #include "model/ropes.h"
 #include "model/weights.h"
 
@@ -63,11 +64,15 @@ class LayerTensors {
     const auto found = tensors_.find(absl::StrCat(prefix_, part));
     return found == tensors_.end() ? absl::Span<const float>() : found->second->vector();
   }
-  PackedMatrix Matrix(absl::string_view part) const {
-    return tensors_.at(absl::StrCat(prefix_, part, ".weight"))->matrix();
+  PackedMatrix Matrix(absl::string_view name) const {  // without data: there is none
+    const auto found = tensors_.find(absl::StrCat(prefix_, name));
+    return found == tensors_.end() ? PackedMatrix() : found->second->matrix();
   }
   Projection Matmul(absl::string_view part) const {
-    return {Matrix(part), Vector(absl::StrCat(part, ".bias"))};
+    return {.w = Matrix(absl::StrCat(part, ".weight")),
+            .bias = Vector(absl::StrCat(part, ".bias")),
+            .factor_a = Matrix(FactorAName(part)),
+            .factor_b = Matrix(FactorBName(part))};
   }
 
  private:
@@ -75,8 +80,13 @@ class LayerTensors {
   const std::string prefix_;
 };
 
+// Outputs [first, first + count) of a matrix that several are joined in.
 Projection Rows(const Projection& all, size_t first, size_t count) {
-  return {all.w.Slice(first, count), all.bias.empty() ? all.bias : all.bias.subspan(first, count)};
+  Projection rows = all;
+  if (all.w.data != nullptr) rows.w = all.w.Slice(first, count);
+  if (all.is_factored()) rows.factor_b = all.factor_b.Slice(first, count);
+  if (!all.bias.empty()) rows.bias = all.bias.subspan(first, count);
+  return rows;
 }
 
 void SetAttention(const ModelConfig& config, const LayerTensors& tensors, LayerWeights& weights) {
@@ -104,9 +114,9 @@ void SetFeedForward(const ModelConfig& config, const LayerTensors& tensors, Laye
   FeedForwardWeights& ffn = weights.feed_forward;
   if (config.HasExperts()) {
     ffn.router = tensors.Matmul("ffn_gate_inp");
-    ffn.gate = {tensors.Matrix("ffn_gate_exps"), {}};
-    ffn.up = {tensors.Matrix("ffn_up_exps"), {}};
-    ffn.down = {tensors.Matrix("ffn_down_exps"), {}};
+    ffn.gate = {tensors.Matrix("ffn_gate_exps.weight"), {}};
+    ffn.up = {tensors.Matrix("ffn_up_exps.weight"), {}};
+    ffn.down = {tensors.Matrix("ffn_down_exps.weight"), {}};
   } else if (config.traits().fused) {
     const Projection both = tensors.Matmul("ffn_up");
     ffn.gate = Rows(both, 0, config.d_ffn);

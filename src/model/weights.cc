@@ -8,6 +8,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -15,6 +16,7 @@
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "layers/packed_matrix.h"
+#include "model/factors.h"
 
 namespace efedllm {
 namespace {
@@ -48,15 +50,33 @@ Expected ExpectedRopeFactors(const ModelConfig& config) {
                       config.rope.scaling != RopeScaling::kShortFactors};
 }
 
+// Rows of the tensor of this name, which has two dimensions; 0: there is none.
+using RowsOf = absl::FunctionRef<uint64_t(const std::string& name)>;
+
 // Collects a layer's tensors in the order of use.
 class LayerTensors {
  public:
-  explicit LayerTensors(uint32_t layer) : prefix_(absl::StrCat("blk.", layer, ".")) {}
+  LayerTensors(uint32_t layer, RowsOf rows_of)
+      : prefix_(absl::StrCat("blk.", layer, ".")), rows_of_(rows_of) {}
 
   void Norm(absl::string_view part, uint64_t n) {
     tensors_.push_back({.name = absl::StrCat(prefix_, part, ".weight"), .cols = n});
   }
+  // One that may have factors.
   void Matrix(absl::string_view part, uint64_t rows, uint64_t cols) {
+    const std::string name = absl::StrCat(prefix_, part);
+    uint64_t rank = rows_of_(FactorAName(name));
+    const bool factored = rank > 0;
+    tensors_.push_back(
+        {.name = name + ".weight", .rows = rows, .cols = cols, .optional = factored});
+    tensors_.push_back({.name = name + ".bias", .cols = rows, .optional = true});
+    if (!factored) return;
+    // Another rank than these shows as a wrong shape.
+    rank = std::clamp(rank, kLeastRank, std::max(kLeastRank, std::min(rows, cols)));
+    tensors_.push_back({.name = FactorAName(name), .rows = rank, .cols = cols});
+    tensors_.push_back({.name = FactorBName(name), .rows = rows, .cols = rank});
+  }
+  void PlainMatrix(absl::string_view part, uint64_t rows, uint64_t cols) {
     tensors_.push_back(
         {.name = absl::StrCat(prefix_, part, ".weight"), .rows = rows, .cols = cols});
     tensors_.push_back(
@@ -73,6 +93,7 @@ class LayerTensors {
 
  private:
   const std::string prefix_;
+  const RowsOf rows_of_;
   std::vector<Expected> tensors_;
 };
 
@@ -100,7 +121,7 @@ void ExpectFeedForward(const ModelConfig& config, LayerTensors& layer) {
   const uint64_t d = config.d_model, ffn = config.d_ffn;
   layer.Norm("ffn_norm", d);
   if (config.HasExperts()) {
-    layer.Matrix("ffn_gate_inp", config.experts, d);
+    layer.PlainMatrix("ffn_gate_inp", config.experts, d);
     layer.Experts("ffn_gate_exps", config.experts, ffn, d);
     layer.Experts("ffn_up_exps", config.experts, ffn, d);
     layer.Experts("ffn_down_exps", config.experts, d, ffn);
@@ -112,8 +133,8 @@ void ExpectFeedForward(const ModelConfig& config, LayerTensors& layer) {
   if (config.traits().post_norms) layer.Norm("post_ffw_norm", d);
 }
 
-std::vector<Expected> ExpectedLayer(const ModelConfig& config, uint32_t number) {
-  LayerTensors layer(number);
+std::vector<Expected> ExpectedLayer(const ModelConfig& config, uint32_t number, RowsOf rows_of) {
+  LayerTensors layer(number, rows_of);
   ExpectAttention(config, layer);
   ExpectFeedForward(config, layer);
   return layer.Take();
@@ -138,12 +159,20 @@ absl::Status CheckWholeGroups(const ModelConfig& config) {
   return absl::OkStatus();
 }
 
-std::vector<Expected> ExpectedStage(const ModelConfig& config, LayerRange layers) {
+std::vector<Expected> ExpectedStage(const ModelConfig& config, LayerRange layers, RowsOf rows_of) {
   std::vector<Expected> stage = {ExpectedRopeFactors(config)};
   for (uint32_t layer = layers.first; layer < layers.last; ++layer) {
-    for (Expected& expected : ExpectedLayer(config, layer)) stage.push_back(std::move(expected));
+    for (Expected& expected : ExpectedLayer(config, layer, rows_of)) {
+      stage.push_back(std::move(expected));
+    }
   }
   return stage;
+}
+
+uint64_t RowsInFile(const ModelFile& file, const std::string& name) {
+  const ModelTensor* tensor = file.FindTensor(name);
+  if (tensor == nullptr) return 0;
+  return tensor->shape.size() == 2 ? tensor->shape[1] : 1;
 }
 
 Expected ExpectedEmbedding(const ModelConfig& config) {
@@ -235,6 +264,7 @@ absl::string_view RopeFactorsTensor(RopeScaling scaling) {
 
 absl::Status CheckModelTensors(const ModelConfig& config, const ModelFile& file) {
   RETURN_IF_ERROR(CheckWholeGroups(config));
+  RETURN_IF_ERROR(CheckFactorsVersion(file));
   RETURN_IF_ERROR(StageTensors(config, file, {0, config.layers}).status());
   RETURN_IF_ERROR(EmbeddingTensor(config, file).status());
   RETURN_IF_ERROR(HeadTensors(config, file).status());
@@ -251,8 +281,9 @@ absl::Status CheckModelTensors(const ModelConfig& config, const ModelFile& file)
     known.insert(std::string(RopeFactorsTensor(scaling)));
   }
   RETURN_IF_ERROR(CheckFinite(file, ExpectedHeadNorm(config)));
+  const auto rows_of = [&](const std::string& name) { return RowsInFile(file, name); };
   for (uint32_t layer = 0; layer < config.layers; ++layer) {
-    for (Expected& expected : ExpectedLayer(config, layer)) {
+    for (Expected& expected : ExpectedLayer(config, layer, rows_of)) {
       if (expected.is_vector()) RETURN_IF_ERROR(CheckFinite(file, expected));
       known.insert(std::move(expected.name));
     }
@@ -292,7 +323,8 @@ absl::StatusOr<std::vector<TensorSpec>> StageTensors(const ModelConfig& config,
                                                      const ModelFile& file, LayerRange layers) {
   RETURN_IF_ERROR(CheckLayers(config, layers));
   std::vector<TensorSpec> specs;
-  for (const Expected& expected : ExpectedStage(config, layers)) {
+  const auto rows_of = [&](const std::string& name) { return RowsInFile(file, name); };
+  for (const Expected& expected : ExpectedStage(config, layers, rows_of)) {
     if (!expected.optional || file.FindTensor(expected.name) != nullptr) {
       ASSIGN_OR_RETURN(TensorSpec spec, SpecOf(file, expected));
       specs.push_back(std::move(spec));
@@ -312,8 +344,12 @@ absl::Status CheckStageShapes(const ModelConfig& config, LayerRange layers,
     }
   }
   RETURN_IF_ERROR(CheckWholeGroups(config));
+  const auto rows_of = [&](const std::string& name) -> uint64_t {
+    const auto found = given.find(name);
+    return found == given.end() ? 0 : found->second->rows;
+  };
   size_t used = 0;
-  for (const Expected& expected : ExpectedStage(config, layers)) {
+  for (const Expected& expected : ExpectedStage(config, layers, rows_of)) {
     const auto found = given.find(expected.name);
     if (found == given.end()) {
       if (expected.optional) continue;

@@ -22,7 +22,7 @@ constexpr size_t kTokens = 70;  // two KV pages
 
 struct Case {
   const char* name;
-  const char* model;  // a file of models/seedling, or an architecture
+  const char* model;  // a file of models/seedling, or an architecture, "+factors" or not
   KvType kv_type;
   const char* sha256;  // of the logits of kTokens tokens, as little-endian f32
 
@@ -68,9 +68,12 @@ std::string HashOf(const Logits& logits) {
 class ModelBits : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
-    const std::string model = GetParam().model;
+    std::string model = GetParam().model;
+    const size_t suffix = model.find("+factors");
+    const bool factored = suffix != std::string::npos;
+    if (factored) model.resize(suffix);
     if (FindArchitecture(model) != nullptr) {
-      gguf_ = SyntheticModel::Build(model);
+      gguf_ = SyntheticModel::Build(model, factored);
       file_ = std::make_unique<ModelFile>(*ModelFile::Parse(BytesOf(gguf_)));
     } else {
       file_ = std::make_unique<ModelFile>(
@@ -149,7 +152,11 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"gemma2", "gemma2", KvType::kQ8_0,
                          "f7a3bc3b694934ca028eb22b7e86838a7423003b3d3e0ccdd1ab33b2d3e066b3"},
                     Case{"phi3", "phi3", KvType::kF32,
-                         "a8deba163e7945846e079b84ea7b0884fbc3bcaa0baf6a6014e77cc1d9c24601"}),
+                         "a8deba163e7945846e079b84ea7b0884fbc3bcaa0baf6a6014e77cc1d9c24601"},
+                    Case{"llama_factors", "llama+factors", KvType::kF32,
+                         "05382bdd6192e4cfe3d05c908926d6e31ef39d67024f5ba63e8f7bb5f2ae771f"},
+                    Case{"phi3_factors", "phi3+factors", KvType::kF16,
+                         "c227b27d23a67236b811264c268b371eb195cc2381b5249d1269732a0af83572"}),
     [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "cluster/architecture.h"
 #include "common/random.h"
 #include "layers/layers_world.h"
+#include "model/factors.h"
 #include "model/gguf_builder.h"
 
 namespace efedllm {
@@ -18,9 +19,12 @@ class SyntheticModel {
   static constexpr uint32_t kLayers = 3, kWidth = 256, kHeads = 4, kKvHeads = 2, kHeadDim = 64;
   static constexpr uint32_t kFfn = 256, kVocab = 96, kContext = 256, kExperts = 4, kWindow = 40;
 
-  // The GGUF.
-  static std::string Build(const std::string& architecture) {
-    return SyntheticModel(*FindArchitecture(architecture)).Write();
+  // The GGUF. factored: two of three matrices of a layer have low-rank factors, one of these
+  // instead of the matrix and one beside it.
+  static std::string Build(const std::string& architecture, bool factored = false) {
+    SyntheticModel model(*FindArchitecture(architecture));
+    model.factored_ = factored;
+    return model.Write();
   }
 
  private:
@@ -28,9 +32,24 @@ class SyntheticModel {
 
   float Uniform(float scale) { return static_cast<float>(random_.Uniform() * 2 - 1) * scale; }
 
+  void LayerMatrix(const std::string& part, uint64_t rows, uint64_t cols) {
+    const size_t form = factored_ ? parts_++ % 3 : 0;
+    if (form != 1) Matrix(part, rows, cols);
+    if (form == 0) return;
+    constexpr uint64_t kRank = 32;
+    Tensor(FactorAName(part), NextType(), kRank, cols);
+    DType narrow = NextType();
+    while (kRank % BlockValues(narrow) != 0) narrow = NextType();
+    Tensor(FactorBName(part), narrow, rows, kRank);
+  }
+
   // Each matrix has another type than the one before.
+  DType NextType() { return kAllDtypes[matrices_++ % std::size(kAllDtypes)]; }
   void Matrix(const std::string& name, uint64_t rows, uint64_t cols, uint64_t experts = 0) {
-    const DType dtype = kAllDtypes[matrices_++ % std::size(kAllDtypes)];
+    Tensor(name + ".weight", NextType(), rows, cols, experts);
+  }
+  void Tensor(const std::string& name, DType dtype, uint64_t rows, uint64_t cols,
+              uint64_t experts = 0) {
     std::vector<uint64_t> shape = {cols, rows};
     if (experts > 0) shape.push_back(experts);
     const size_t blocks = rows * std::max<uint64_t>(experts, 1) * cols / BlockValues(dtype);
@@ -38,7 +57,7 @@ class SyntheticModel {
     for (size_t i = 0; i < blocks; ++i) {
       FillBlock(dtype, reinterpret_cast<uint8_t*>(&data[i * BlockBytes(dtype)]));
     }
-    gguf_.Tensor(name + ".weight", static_cast<uint32_t>(dtype), shape, data);
+    gguf_.Tensor(name, static_cast<uint32_t>(dtype), shape, data);
   }
 
   void FillBlock(DType dtype, uint8_t* p) {
@@ -59,6 +78,7 @@ class SyntheticModel {
   void Norm(const std::string& name, uint64_t n) { Vector(name + ".weight", n, 1, 0.5f); }
 
   void Metadata() {
+    if (factored_) gguf_.Uint(kFactorsVersionKey, kFactorsVersion);
     const std::string name(traits_.name);
     const auto key = [&name](const char* part) { return name + "." + part; };
     gguf_.String("general.architecture", name);
@@ -83,16 +103,16 @@ class SyntheticModel {
     constexpr uint64_t kQ = kHeads * kHeadDim, kKv = kKvHeads * kHeadDim;
     Norm(layer + "attn_norm", kWidth);
     if (traits_.fused) {
-      Matrix(layer + "attn_qkv", kQ + 2 * kKv, kWidth);
+      LayerMatrix(layer + "attn_qkv", kQ + 2 * kKv, kWidth);
     } else {
-      Matrix(layer + "attn_q", kQ, kWidth);
-      Matrix(layer + "attn_k", kKv, kWidth);
-      Matrix(layer + "attn_v", kKv, kWidth);
+      LayerMatrix(layer + "attn_q", kQ, kWidth);
+      LayerMatrix(layer + "attn_k", kKv, kWidth);
+      LayerMatrix(layer + "attn_v", kKv, kWidth);
       Vector(layer + "attn_q.bias", kQ, 0, 0.5f);
     }
     if (traits_.qk_norm) Norm(layer + "attn_q_norm", kHeadDim);
     if (traits_.qk_norm) Norm(layer + "attn_k_norm", kHeadDim);
-    Matrix(layer + "attn_output", kWidth, kQ);
+    LayerMatrix(layer + "attn_output", kWidth, kQ);
     if (traits_.post_norms) Norm(layer + "post_attention_norm", kWidth);
   }
 
@@ -104,9 +124,9 @@ class SyntheticModel {
       Matrix(layer + "ffn_up_exps", kFfn, kWidth, kExperts);
       Matrix(layer + "ffn_down_exps", kWidth, kFfn, kExperts);
     } else {
-      if (!traits_.fused) Matrix(layer + "ffn_gate", kFfn, kWidth);
-      Matrix(layer + "ffn_up", traits_.fused ? 2 * kFfn : kFfn, kWidth);
-      Matrix(layer + "ffn_down", kWidth, kFfn);
+      if (!traits_.fused) LayerMatrix(layer + "ffn_gate", kFfn, kWidth);
+      LayerMatrix(layer + "ffn_up", traits_.fused ? 2 * kFfn : kFfn, kWidth);
+      LayerMatrix(layer + "ffn_down", kWidth, kFfn);
     }
     if (traits_.post_norms) Norm(layer + "post_ffw_norm", kWidth);
   }
@@ -126,7 +146,8 @@ class SyntheticModel {
 
   const Architecture& traits_;
   Random random_{31};
-  size_t matrices_ = 0;
+  bool factored_ = false;
+  size_t matrices_ = 0, parts_ = 0;
   GgufBuilder gguf_;
 };
 
