@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "cluster/architecture.h"
 #include "common/random.h"
 #include "layers/layers_world.h"
@@ -20,15 +21,17 @@ class SyntheticModel {
   static constexpr uint32_t kFfn = 256, kVocab = 96, kContext = 256, kExperts = 4, kWindow = 40;
 
   // The GGUF. factored: two of three matrices of a layer have low-rank factors, one of these
-  // instead of the matrix and one beside it.
-  static std::string Build(const std::string& architecture, bool factored = false) {
-    SyntheticModel model(*FindArchitecture(architecture));
+  // instead of the matrix and one beside it. dtypes: that matrices have, in turn.
+  static std::string Build(const std::string& architecture, bool factored = false,
+                           absl::Span<const DType> dtypes = kAllDtypes) {
+    SyntheticModel model(*FindArchitecture(architecture), dtypes);
     model.factored_ = factored;
     return model.Write();
   }
 
  private:
-  explicit SyntheticModel(const Architecture& traits) : traits_(traits) {}
+  SyntheticModel(const Architecture& traits, absl::Span<const DType> dtypes)
+      : traits_(traits), dtypes_(dtypes) {}
 
   float Uniform(float scale) { return static_cast<float>(random_.Uniform() * 2 - 1) * scale; }
 
@@ -44,7 +47,7 @@ class SyntheticModel {
   }
 
   // Each matrix has another type than the one before.
-  DType NextType() { return kAllDtypes[matrices_++ % std::size(kAllDtypes)]; }
+  DType NextType() { return dtypes_[matrices_++ % dtypes_.size()]; }
   void Matrix(const std::string& name, uint64_t rows, uint64_t cols, uint64_t experts = 0) {
     Tensor(name + ".weight", NextType(), rows, cols, experts);
   }
@@ -145,6 +148,7 @@ class SyntheticModel {
   }
 
   const Architecture& traits_;
+  const absl::Span<const DType> dtypes_;
   Random random_{31};
   bool factored_ = false;
   size_t matrices_ = 0, parts_ = 0;
