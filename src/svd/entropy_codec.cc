@@ -1,0 +1,288 @@
+#include "svd/entropy_codec.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/status_macros.h"
+#include "svd/codec_grid.h"
+#include "svd/plain_rows.h"
+#include "tensor/half.h"
+
+namespace efedllm {
+namespace {
+
+constexpr size_t kChunkRows = 48;
+// Several streams are decoded faster, and cost some bytes each.
+constexpr size_t kMaxStreams = 8;
+constexpr size_t kCoefficientsForStreams = 65536;
+constexpr size_t kReadBehindEnd = 8;
+constexpr std::array<CodecId, 3> kPlainCodecs = {CodecId::kInt8, CodecId::kF16, CodecId::kF32};
+constexpr int kModeBits = 2;  // 0: the row is coded after all; 1 + index into kPlainCodecs
+
+constexpr RansSymbol kMark = {kProbabilityOne - 1, 1, kProbabilityBits};
+
+size_t StreamCount(size_t rows, size_t coefficients) {
+  return rows * coefficients < kCoefficientsForStreams ? 1 : std::min(rows, kMaxStreams);
+}
+
+double SquaredError(absl::Span<const float> a, absl::Span<const float> b) {
+  double sums[8] = {};
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference = static_cast<double>(a[i]) - b[i];
+    sums[i % 8] += difference * difference;
+  }
+  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+}
+
+absl::Status Malformed(absl::string_view what) {
+  return absl::InvalidArgumentError(absl::StrCat("the coded activations ", what));
+}
+
+}  // namespace
+
+EntropyCodec::EntropyCodec(const BoundaryBasis& basis, CodecSetting setting,
+                           const PackedMatrix* forward, const PackedMatrix* backward,
+                           const ProjectionKernels& kernels)
+    : basis_(basis),
+      setting_(setting),
+      coder_(setting.id == CodecId::kKlt ? basis.klt : basis.scalar, setting.step),
+      transform_(basis, setting, coder_.count(), forward, backward, kernels) {}
+
+void EntropyCodec::Stream::AppendPlain(CodecId codec) {
+  // The reader must know from the stream's first symbol on that there are plain rows.
+  if (!has_plain && !symbols.empty()) {
+    symbols.insert(symbols.begin(), {kMark, RawBits(0, kModeBits)});
+  }
+  has_plain = true;
+  const auto* const mode = std::find(kPlainCodecs.begin(), kPlainCodecs.end(), codec);
+  symbols.push_back(kMark);
+  symbols.push_back(RawBits(static_cast<uint32_t>(mode - kPlainCodecs.begin()) + 1, kModeBits));
+}
+
+// The scales of the basis's window, then any other, then the mark of a plain row.
+void EntropyCodec::AppendHeader(uint8_t scale, std::vector<RansSymbol>& symbols) const {
+  uint32_t start = 0;
+  for (size_t i = 0; i < basis_.scale_frequency.size(); ++i) {
+    const uint16_t frequency = basis_.scale_frequency[i];
+    if (basis_.first_scale + i == scale) {
+      symbols.push_back({static_cast<uint16_t>(start), frequency, kProbabilityBits});
+      return;
+    }
+    start += frequency;
+  }
+  symbols.push_back({static_cast<uint16_t>(start),
+                     static_cast<uint16_t>(kProbabilityOne - 1 - start), kProbabilityBits});
+  symbols.push_back(RawBits(scale, 8));
+}
+
+bool EntropyCodec::ReadHeader(RansReader& reader, RowHeader& header) const {
+  header = {};
+  if (reader.Peek(kProbabilityBits) == kProbabilityOne - 1) {
+    reader.Take(kProbabilityOne - 1, 1, kProbabilityBits);
+    header.marked = true;
+    const uint32_t mode = reader.TakeRaw(kModeBits);
+    header.is_plain = mode != 0;
+    if (header.is_plain) {
+      header.plain = kPlainCodecs[mode - 1];
+      return true;
+    }
+    if (reader.Peek(kProbabilityBits) == kProbabilityOne - 1) return false;
+  }
+  const uint32_t at = reader.Peek(kProbabilityBits);
+  uint32_t start = 0;
+  for (size_t i = 0; i < basis_.scale_frequency.size(); ++i) {
+    const uint16_t frequency = basis_.scale_frequency[i];
+    if (at < start + frequency) {
+      reader.Take(start, frequency, kProbabilityBits);
+      header.scale = static_cast<uint8_t>(basis_.first_scale + i);
+      return true;
+    }
+    start += frequency;
+  }
+  reader.Take(start, kProbabilityOne - 1 - start, kProbabilityBits);
+  header.scale = static_cast<uint8_t>(reader.TakeRaw(8));
+  return true;
+}
+
+CodecId EntropyCodec::AppendBestPlain(absl::Span<const float> row, double most_error,
+                                      std::string& out, double& squared_error) const {
+  const size_t begin = out.size();
+  for (const CodecId codec : kPlainCodecs) {
+    out.resize(begin);
+    const PlainRow plain = AppendPlainRow(codec, row, out);
+    if (plain.codec != codec || plain.squared_error > most_error) continue;
+    squared_error = plain.squared_error;
+    return codec;
+  }
+  return CodecId::kF32;  // which always fits
+}
+
+void EntropyCodec::EncodeRow(absl::Span<const float> row, absl::Span<const float> decoded, size_t r,
+                             Stream& stream, Frame& frame) {
+  const std::optional<uint8_t> scale = quantized_.scale[r];
+  // Of an RMS error: half a step for each coefficient, on the scale of the calibrated rows.
+  const CoefficientModel& model = setting_.id == CodecId::kKlt ? basis_.klt : basis_.scalar;
+  const double bound =
+      0.5 * StepSize(setting_.step) * model.noise_gain *
+      (scale ? std::min(ScaleOf(*scale), basis_.largest_scale) : basis_.largest_scale);
+  const double most_error = bound * bound * static_cast<double>(row.size());
+  const double error = scale ? SquaredError(row, decoded) : std::numeric_limits<double>::infinity();
+  const bool coded = error <= most_error;
+  row_symbols_.clear();
+  uint64_t coded_bytes = 0;
+  if (coded) {
+    AppendHeader(*scale, row_symbols_);
+    coded_bytes = coder_.Append(quantized_.q.data() + r * quantized_.stride, row_symbols_) / 2048 +
+                  basis_.massive.size() * sizeof(uint16_t);
+  }
+  if (!coded || coded_bytes > PlainRowBytes(CodecId::kInt8, row.size())) {
+    const size_t begin = frame.plain.size();
+    double plain_error = 0;
+    const CodecId plain = AppendBestPlain(row, most_error, frame.plain, plain_error);
+    if (!coded || frame.plain.size() - begin < coded_bytes) {
+      stream.AppendPlain(plain);
+      frame.report.squared_error += plain_error;
+      ++frame.report.plain_rows;
+      return;
+    }
+    frame.plain.resize(begin);
+  }
+  stream.symbols.insert(stream.symbols.end(), row_symbols_.begin(), row_symbols_.end());
+  for (const uint32_t i : basis_.massive) {
+    const uint16_t half = F32ToF16(row[i]);
+    frame.massive.append(reinterpret_cast<const char*>(&half), sizeof(half));
+  }
+  frame.report.squared_error += error;
+}
+
+void EntropyCodec::EncodeChunk(ConstMatrixRef rows, size_t first_row, Frame& frame) {
+  transform_.Quantize(rows, quantized_);
+  if (decoded_.rows() < rows.rows) decoded_ = Matrix(kChunkRows, rows.cols);
+  const MatrixRef decoded{decoded_.row(0), rows.rows, rows.cols};
+  scales_.clear();
+  for (const std::optional<uint8_t>& scale : quantized_.scale) scales_.push_back(scale.value_or(0));
+  CHECK(transform_.Reconstruct(quantized_.q.data(), quantized_.stride, scales_.data(), decoded));
+  for (size_t r = 0; r < rows.rows; ++r) {
+    for (const uint32_t i : basis_.massive) {
+      decoded.row(r)[i] = F16ToF32(F32ToF16(rows.row(r)[i]));
+    }
+    EncodeRow({rows.row(r), rows.cols}, {decoded.row(r), rows.cols}, r,
+              frame.streams[(first_row + r) % frame.streams.size()], frame);
+  }
+}
+
+EncodingReport EntropyCodec::Encode(ConstMatrixRef rows, std::string& out) {
+  if (rows.rows == 0) return {};
+  Frame frame;
+  frame.streams.resize(StreamCount(rows.rows, basis_.coefficients()));
+  for (size_t r = 0; r < rows.rows; r += kChunkRows) {
+    EncodeChunk({rows.row(r), std::min(kChunkRows, rows.rows - r), rows.cols}, r, frame);
+  }
+  const size_t count = frame.streams.size();
+  const size_t lengths = out.size();
+  if (count > 1) out.resize(lengths + count * sizeof(uint32_t));
+  for (size_t s = 0; s < count; ++s) {
+    const size_t begin = out.size();
+    const Stream& stream = frame.streams[s];
+    WriteRans(stream.symbols, stream.has_plain ? kRansOpenStart : kRansStart, out);
+    const uint32_t bytes = static_cast<uint32_t>(out.size() - begin);
+    if (count > 1) std::memcpy(out.data() + lengths + s * sizeof(bytes), &bytes, sizeof(bytes));
+  }
+  out += frame.massive;
+  out += frame.plain;
+  return frame.report;
+}
+
+// Rows first_row, first_row + step, … of one stream. all_end: of everything that was sent.
+absl::Status EntropyCodec::ReadStream(RansReader& reader, size_t first_row, size_t step,
+                                      const uint8_t* all_end) {
+  bool open = false;
+  for (size_t r = first_row; r < headers_.size(); r += step) {
+    RowHeader& header = headers_[r];
+    if (!ReadHeader(reader, header)) return Malformed("have a row's mark twice");
+    if (header.marked && !open) {
+      if (r != first_row) return Malformed("have a plain row that was not announced");
+      open = true;
+      reader.set_end(all_end);
+    }
+    if (!header.is_plain && !coder_.Read(reader, q_.data() + r * q_stride_)) {
+      return Malformed("have a coefficient out of range");
+    }
+  }
+  if (reader.state() != (open ? kRansOpenStart : kRansStart)) return Malformed("are damaged");
+  return absl::OkStatus();
+}
+
+// bytes of padded_input_ are the encoding; consumed: those of lengths and streams.
+absl::Status EntropyCodec::ReadStreams(size_t bytes, size_t rows, size_t& consumed) {
+  const uint8_t* const begin = padded_input_.data();
+  const size_t count = StreamCount(rows, basis_.coefficients());
+  if (count == 1) {
+    // Unless it says that rows are plain, the stream ends where the massive dimensions begin.
+    const uint64_t massive = uint64_t{rows} * basis_.massive.size() * sizeof(uint16_t);
+    if (bytes < massive) return Malformed("are cut off");
+    RansReader reader(begin, begin + (bytes - massive));
+    RETURN_IF_ERROR(ReadStream(reader, 0, 1, begin + bytes));
+    consumed = static_cast<size_t>(reader.next() - begin);
+    return absl::OkStatus();
+  }
+  consumed = count * sizeof(uint32_t);
+  if (bytes < consumed) return Malformed("are cut off");
+  for (size_t s = 0; s < count; ++s) {
+    uint32_t length;
+    std::memcpy(&length, begin + s * sizeof(length), sizeof(length));
+    if (length > bytes - consumed) return Malformed("are cut off");
+    const uint8_t* const end = begin + consumed + length;
+    RansReader reader(begin + consumed, end);
+    RETURN_IF_ERROR(ReadStream(reader, s, count, end));
+    if (reader.next() != end) return Malformed("have a stream that is too long");
+    consumed += length;
+  }
+  return absl::OkStatus();
+}
+
+// What stands behind the streams: massive dimensions and plain rows.
+absl::Status EntropyCodec::ReadRest(absl::Span<const uint8_t> rest, MatrixRef out) const {
+  for (size_t r = 0; r < out.rows; ++r) {
+    if (headers_[r].is_plain) continue;
+    for (const uint32_t i : basis_.massive) {
+      absl::Span<float> value(out.row(r) + i, 1);
+      RETURN_IF_ERROR(ReadPlainRow(CodecId::kF16, rest, value));
+    }
+  }
+  for (size_t r = 0; r < out.rows; ++r) {
+    if (!headers_[r].is_plain) continue;
+    RETURN_IF_ERROR(ReadPlainRow(headers_[r].plain, rest, {out.row(r), out.cols}));
+  }
+  return rest.empty() ? absl::OkStatus() : Malformed("are too long");
+}
+
+absl::Status EntropyCodec::Decode(absl::Span<const uint8_t> bytes, MatrixRef out) {
+  if (out.rows == 0) {
+    return bytes.empty() ? absl::OkStatus() : Malformed("are too long");
+  }
+  padded_input_.assign(bytes.begin(), bytes.end());
+  padded_input_.resize(bytes.size() + kReadBehindEnd);
+  headers_.assign(out.rows, {});
+  q_stride_ = (basis_.coefficients() + kContextBlock - 1) / kContextBlock * kContextBlock;
+  q_.assign(out.rows * q_stride_, 0);
+  size_t consumed = 0;
+  RETURN_IF_ERROR(ReadStreams(bytes.size(), out.rows, consumed));
+  for (size_t r = 0; r < out.rows; r += kChunkRows) {
+    const size_t rows = std::min(kChunkRows, out.rows - r);
+    scales_.clear();
+    for (size_t i = r; i < r + rows; ++i) scales_.push_back(headers_[i].scale);
+    if (!transform_.Reconstruct(q_.data() + r * q_stride_, q_stride_, scales_.data(),
+                                {out.row(r), rows, out.cols})) {
+      return Malformed("have a coefficient out of range");
+    }
+  }
+  return ReadRest(bytes.subspan(consumed), out);
+}
+
+}  // namespace efedllm

@@ -1,0 +1,73 @@
+// Leaf code, compiled for AVX-512 with VNNI: nothing here may be seen by other files but the table.
+#include <immintrin.h>
+
+#include "svd/kernels/projection.h"
+
+namespace efedllm {
+namespace {
+
+constexpr size_t kVectors = 4;  // of 16 outputs in a panel
+constexpr size_t kMostRows = 6;
+
+inline __m512i Load(const int16_t* at) { return _mm512_loadu_si512(at); }
+inline __m512i Load(const int8_t* at) {
+  return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+}
+
+// How far ahead of its use a matrix that is read once is asked for.
+constexpr size_t kPrefetchBytes = 4096;
+
+template <class Entry, size_t kRows>
+void ProjectRows(const ProjectionArgs& args, const Entry* weights, size_t row, int32_t* y) {
+  __m512i sums[kRows][kVectors];
+  for (size_t r = 0; r < kRows; ++r) {
+    for (size_t v = 0; v < kVectors; ++v) sums[r][v] = _mm512_setzero_si512();
+  }
+  const int16_t* x = args.x + row * args.x_stride;
+  for (size_t pair = 0; pair < args.pairs; ++pair) {
+    const Entry* from = weights + pair * kPanelOutputs * 2;
+    if (kRows == 1) {
+      const char* ahead = reinterpret_cast<const char*>(from) + kPrefetchBytes;
+      _mm_prefetch(ahead, _MM_HINT_T0);
+      _mm_prefetch(ahead + 64, _MM_HINT_T0);
+    }
+    __m512i w[kVectors];
+    for (size_t v = 0; v < kVectors; ++v) w[v] = Load(from + v * 32);
+    for (size_t r = 0; r < kRows; ++r) {
+      int32_t both;
+      __builtin_memcpy(&both, x + r * args.x_stride + 2 * pair, sizeof(both));
+      const __m512i factor = _mm512_set1_epi32(both);
+      for (size_t v = 0; v < kVectors; ++v) {
+        sums[r][v] = _mm512_dpwssd_epi32(sums[r][v], factor, w[v]);
+      }
+    }
+  }
+  for (size_t r = 0; r < kRows; ++r) {
+    for (size_t v = 0; v < kVectors; ++v) {
+      _mm512_storeu_si512(y + r * args.y_stride + v * 16, sums[r][v]);
+    }
+  }
+}
+
+template <class Entry>
+void Project(const ProjectionArgs& args) {
+  for (size_t panel = 0; panel < args.panels; ++panel) {
+    const Entry* weights =
+        static_cast<const Entry*>(args.matrix) + panel * args.panel_pairs * kPanelOutputs * 2;
+    int32_t* y = args.y + panel * kPanelOutputs;
+    size_t row = 0;
+    for (; row + kMostRows <= args.rows; row += kMostRows) {
+      ProjectRows<Entry, kMostRows>(args, weights, row, y + row * args.y_stride);
+    }
+    for (; row + 2 <= args.rows; row += 2) {
+      ProjectRows<Entry, 2>(args, weights, row, y + row * args.y_stride);
+    }
+    if (row < args.rows) ProjectRows<Entry, 1>(args, weights, row, y + row * args.y_stride);
+  }
+}
+
+}  // namespace
+
+extern const ProjectionKernels kAvx512Projection = {"avx512", Project<int8_t>, Project<int16_t>};
+
+}  // namespace efedllm
