@@ -9,13 +9,16 @@
 //   80  u8[32]   SHA-256 of what follows
 //   112          BoundaryBasis::Serialize()
 //
-// Little-endian.
+// Little-endian. <folder>/<model>.chosen is the digest in hex of the calibration that the operator
+// chose for a model (efedllm-ctl codec calibrate --text).
 #ifndef EFEDLLM_COORDINATOR_BASIS_STORE_H_
 #define EFEDLLM_COORDINATOR_BASIS_STORE_H_
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "common/sha256.h"
@@ -46,9 +49,16 @@ class BasisStore {
   std::shared_ptr<const BoundaryBasis> Get(const BasisKey& key, uint32_t d_model) const;
   // There in full or not at all.
   absl::Status Put(const BasisKey& key, const BoundaryBasis& basis) const;
+  // Removes the bases of all boundaries.
+  absl::Status Forget(const Sha256Digest& model, const Sha256Digest& calibration) const;
+
+  // What the operator chose for this model; nullopt: nothing, so the built-in sample's.
+  std::optional<Sha256Digest> Chosen(const Sha256Digest& model) const;
+  absl::Status Choose(const Sha256Digest& model, std::optional<Sha256Digest> calibration) const;
 
  private:
   std::string Path(const BasisKey& key) const;
+  std::string ChosenPath(const Sha256Digest& model) const;
 
   const std::string folder_;
 };

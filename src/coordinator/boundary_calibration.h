@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/sha256.h"
 #include "coordinator/basis_store.h"
 #include "model/model_file.h"
 #include "svd/boundary_basis.h"
@@ -19,7 +20,7 @@
 namespace efedllm {
 
 // English chats, stories and prose, generated or in the public domain. Documents end with a line
-// that is "%%%" alone; one that begins with "user: " is a chat.
+// that is "%%%" alone; one that begins with "user: " or "system: " is a chat.
 absl::string_view CalibrationSample();
 
 struct CalibrationOptions {
@@ -43,9 +44,8 @@ struct Calibration {
   std::vector<std::shared_ptr<const BoundaryBasis>> bases;
   uint32_t from_store = 0;         // so many of them
   uint64_t tokens = 0;             // rows behind mean and spectrum; 0: all came from the store
-  uint64_t metric_tokens = 0;      // behind the Fisher matrices
+  uint64_t metric_tokens = 0;      // behind the Fisher matrices; 0: the model allows none
   uint64_t divergence_tokens = 0;  // behind kl_per_step2
-  bool predicted = false;          // kl_per_step2 comes from the Fisher matrix and one measurement
   double seconds = 0;
 };
 
@@ -56,17 +56,21 @@ struct Calibration {
 absl::StatusOr<Calibration> CalibrateBoundaries(const ModelFile& file,
                                                 const CalibrationOptions& options);
 
-// The same, but takes from the store what is there and keeps the rest. A store that can't be
-// written is a warning.
+// What in the store belongs to this model and these options: computes nothing. Boundaries that are
+// not there are left out. Without a text of their own options mean the calibration that the
+// operator chose, and for boundaries that it lacks that of the built-in sample.
+absl::StatusOr<Calibration> LoadCalibration(const ModelFile& file,
+                                            const CalibrationOptions& options,
+                                            const BasisStore& store);
+
+// The same, and calibrates what is missing and keeps it. A store that can't be written is a
+// warning.
 absl::StatusOr<Calibration> LoadOrCalibrate(const ModelFile& file,
                                             const CalibrationOptions& options,
                                             const BasisStore& store);
 
-// What in the store belongs to this model and these options: computes nothing. boundaries that are
-// not there are left out.
-absl::StatusOr<Calibration> LoadCalibration(const ModelFile& file,
-                                            const CalibrationOptions& options,
-                                            const BasisStore& store);
+// All that decides what a calibration gives for a boundary of a model: BasisKey::calibration.
+Sha256Digest CalibrationDigest(const CalibrationOptions& options);
 
 }  // namespace efedllm
 

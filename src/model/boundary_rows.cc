@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 #include <vector>
@@ -19,6 +20,7 @@ namespace efedllm {
 namespace {
 
 constexpr uint32_t kMaxSpans = 64;
+constexpr uint32_t kStepRows = 512;
 
 // Maps that many bytes of a new file whose blocks are all there: a write to the mapping must not
 // find the disk full.
@@ -37,29 +39,47 @@ absl::StatusOr<void*> MapScratch(const std::string& folder, size_t bytes) {
   return data;
 }
 
-// The sequences [first, first + count) as a step.
-Step StepOf(absl::Span<const uint32_t> lengths) {
-  Step step;
-  step.forget_others = true;
-  for (size_t i = 0; i < lengths.size(); ++i)
-    step.spans.push_back({SequenceId{i + 1}, 0, lengths[i]});
-  return step;
-}
-
 absl::StatusOr<std::unique_ptr<StageExecutor>> LoadLayer(const ModelFile& file,
                                                          const ModelConfig& config, uint32_t layer,
-                                                         Compute& compute) {
+                                                         uint32_t longest, Compute& compute) {
   StageOptions options;
   options.config = config;
   options.layers = {layer, layer + 1};
-  // Each sequence may leave most of a page unused.
-  options.kv_tokens = kLongestSequence + kMaxSpans * KvCache::kPagePositions;
-  options.limits.max_tokens = kLongestSequence;
+  // One step's sequences and what a long one had before; each may leave most of a page unused.
+  options.kv_tokens = longest + kStepRows + kMaxSpans * KvCache::kPagePositions;
+  options.limits.max_tokens = kStepRows;
   options.limits.max_spans = kMaxSpans;
   options.limits.max_position = config.context;
   ASSIGN_OR_RETURN(const std::vector<StageTensor> tensors,
                    LoadStageTensors(config, file, options.layers, {.team = compute.team.get()}));
   return StageExecutor::Create(options, tensors, compute);
+}
+
+// The rows of as many sequences as a step takes, and of long ones a part.
+absl::Status RunSequences(StageExecutor& stage, absl::Span<const uint32_t> lengths, MatrixRef batch,
+                          const std::function<bool()>& cancelled) {
+  size_t row = 0, ended = 0;
+  uint32_t done = 0;  // of the first sequence that isn't done
+  for (size_t i = 0; i < lengths.size();) {
+    if (cancelled && cancelled()) return absl::CancelledError("the calibration was cancelled");
+    Step step;
+    step.forget_others = row == 0;
+    for (; ended < i; ++ended) step.trims.push_back({SequenceId{ended + 1}, 0});
+    uint32_t room = kStepRows;
+    while (i < lengths.size() && room > 0 && step.spans.size() < kMaxSpans) {
+      const uint32_t tokens = std::min(room, lengths[i] - done);
+      step.spans.push_back({SequenceId{i + 1}, done, tokens});
+      room -= tokens;
+      done += tokens;
+      if (done < lengths[i]) break;
+      done = 0;
+      ++i;
+    }
+    RETURN_IF_ERROR(stage.Run(step, {batch.row(row), step.tokens(), batch.cols}));
+    row += step.tokens();
+  }
+  CHECK(row == batch.rows);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -97,23 +117,11 @@ MatrixRef ScratchMatrices::at(size_t number) const {
 absl::Status RunOneLayer(const ModelFile& file, const ModelConfig& config, uint32_t layer,
                          absl::Span<const uint32_t> lengths, absl::Span<const MatrixRef> batches,
                          Compute& compute, const std::function<bool()>& cancelled) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<StageExecutor> stage,
-                   LoadLayer(file, config, layer, compute));
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<StageExecutor> stage,
+      LoadLayer(file, config, layer, *std::max_element(lengths.begin(), lengths.end()), compute));
   for (const MatrixRef batch : batches) {
-    size_t row = 0;
-    for (size_t i = 0; i < lengths.size();) {
-      if (cancelled && cancelled()) return absl::CancelledError("the calibration was cancelled");
-      size_t rows = lengths[i], count = 1;
-      while (i + count < lengths.size() && count < kMaxSpans &&
-             rows + lengths[i + count] <= kLongestSequence) {
-        rows += lengths[i + count++];
-      }
-      RETURN_IF_ERROR(
-          stage->Run(StepOf(lengths.subspan(i, count)), {batch.row(row), rows, batch.cols}));
-      i += count;
-      row += rows;
-    }
-    CHECK(row == batch.rows);
+    RETURN_IF_ERROR(RunSequences(*stage, lengths, batch, cancelled));
   }
   return absl::OkStatus();
 }

@@ -41,10 +41,9 @@ class ScratchMatrices {
 };
 
 // Runs sequences through one layer, as the engine does, in place. lengths: of the sequences, each
-// from its first position on and at most kLongestSequence; batches: their rows behind each other,
+// from its first position on and within the model's context; batches: their rows behind each other,
 // [sum of lengths, d_model], several times. The layer is loaded for this call. cancelled: asked
 // between steps, may be null. Cancelled, or as StageExecutor.
-inline constexpr uint32_t kLongestSequence = 512;
 absl::Status RunOneLayer(const ModelFile& file, const ModelConfig& config, uint32_t layer,
                          absl::Span<const uint32_t> lengths, absl::Span<const MatrixRef> batches,
                          Compute& compute, const std::function<bool()>& cancelled);
