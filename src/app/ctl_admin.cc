@@ -69,6 +69,8 @@ nlohmann::json NodeJson(const v1::NodeStatus& node) {
           {"tokens", node.tokens()},
           {"compute_millis_per_step", node.compute_millis_per_step()},
           {"bytes_out_per_step", node.bytes_out_per_step()},
+          {"codec", node.codec()},
+          {"activation_bytes_per_token", node.activation_bytes_per_token()},
           {"kv_tokens_used", node.kv_tokens_used()},
           {"heartbeat_age_seconds", node.heartbeat_age_seconds()},
           {"work_gflop", node.work_gflop()},
@@ -112,11 +114,12 @@ void PrintNode(const v1::NodeStatus& node) {
   if (state == "fetching" && node.bytes_total() > 0) {
     absl::StrAppend(&state, " ", node.bytes_held() * 100 / node.bytes_total(), "%");
   }
-  absl::PrintF("%-16.16s  %-16.16s  %-14.14s  %-9s %7d  %9s  %8d  %8.2f  %3.0f%%  %9s  %6.1fs\n",
-               NodeName(NodeId{node.node()}), node.name(), state, layers, node.threads(),
-               FormatBytes(node.memory_bytes()), node.tokens(), node.compute_millis_per_step(),
-               100 * node.busy(), FormatBytes(static_cast<uint64_t>(node.bytes_out_per_step())),
-               node.heartbeat_age_seconds());
+  absl::PrintF(
+      "%-16.16s  %-16.16s  %-14.14s  %-9s %7d  %9s  %8d  %8.2f  %3.0f%%  %-12.12s  %7.0f  %6.1fs\n",
+      NodeName(NodeId{node.node()}), node.name(), state, layers, node.threads(),
+      FormatBytes(node.memory_bytes()), node.tokens(), node.compute_millis_per_step(),
+      100 * node.busy(), node.codec().empty() ? "-" : node.codec(),
+      node.activation_bytes_per_token(), node.heartbeat_age_seconds());
 }
 
 void PrintStatus(const v1::StatusReply& status) {
@@ -139,9 +142,9 @@ void PrintStatus(const v1::StatusReply& status) {
     absl::PrintF("\nno workers\n");
     return;
   }
-  absl::PrintF("\n%-16s  %-16s  %-14s  %-9s %7s  %9s  %8s  %8s  %4s  %9s  %7s\n", "NODE", "NAME",
-               "STATE", "LAYERS", "THREADS", "MEMORY", "TOKENS", "MS/STEP", "BUSY", "BYTES/HOP",
-               "HEARD");
+  absl::PrintF("\n%-16s  %-16s  %-14s  %-9s %7s  %9s  %8s  %8s  %4s  %-12s  %7s  %7s\n", "NODE",
+               "NAME", "STATE", "LAYERS", "THREADS", "MEMORY", "TOKENS", "MS/STEP", "BUSY", "CODEC",
+               "B/TOKEN", "HEARD");
   for (const v1::NodeStatus& node : status.nodes()) PrintNode(node);
   for (const v1::NodeStatus& node : status.nodes()) {
     if (node.why().empty()) continue;

@@ -19,6 +19,9 @@ struct StageTiming {
   uint32_t queue_micros = 0;  // all waiting inside the node
   uint32_t compute_micros = 0;
   uint32_t encode_micros = 0;
+  // How the activations that it received were coded (CodecSetting::number), and what they took.
+  uint32_t received_codec = 0;
+  uint32_t received_bytes = 0;
 
   friend bool operator==(const StageTiming&, const StageTiming&) = default;
 };

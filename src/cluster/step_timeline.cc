@@ -30,6 +30,8 @@ StepTimeline PlaceStep(absl::Time submitted, absl::Time returned,
     passage.queue = absl::Microseconds(timing.queue_micros);
     passage.compute = absl::Microseconds(timing.compute_micros);
     passage.encode = absl::Microseconds(timing.encode_micros);
+    passage.received_codec = timing.received_codec;
+    passage.received_bytes = timing.received_bytes;
     rest -= Inside(timing);
     left = passage.left();
     line.stages.push_back(passage);

@@ -22,6 +22,8 @@ struct StagePassage {
   absl::Duration queue;  // all waiting inside the node, though some of it was before the decoding
   absl::Duration compute;
   absl::Duration encode;
+  uint32_t received_codec = 0;  // see StageTiming
+  uint32_t received_bytes = 0;
 
   absl::Time decoded() const { return received + decode; }
   absl::Time begun() const { return decoded() + queue; }

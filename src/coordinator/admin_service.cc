@@ -78,6 +78,14 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* c
       if (node.node() == stage.node.v) node.set_busy(stage.share);
     }
   }
+  for (const HopTraffic& hop : meters_.Traffic()) {
+    for (v1::NodeStatus& node : *reply->mutable_nodes()) {
+      if (node.node() != hop.from.v || hop.rows == 0) continue;
+      node.set_codec(CodecLabel(hop.codec));
+      node.set_activation_bytes_per_token(static_cast<double>(hop.bytes) /
+                                          static_cast<double>(hop.rows));
+    }
+  }
   reply->set_tokens_per_second(stats.generated_tokens_per_second);
   reply->set_requests_running(stats.running);
   reply->set_requests_queued(stats.queued);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "cluster/step_timeline.h"
 #include "net/credentials.h"
+#include "svd/codec.h"
 
 namespace efedllm {
 namespace {
@@ -126,7 +128,8 @@ class Tracer {
   void AddStages(const StepTimeline& line, const StepTrace& step, const json& args) {
     NodeId from = kCoordinatorNode;
     for (const StagePassage& stage : line.stages) {
-      AddHop(from, stage.node, stage.received - stage.wire, stage.wire, args);
+      AddHop(from, stage.node, stage.received - stage.wire, stage.wire,
+             WithCodec(args, stage.received_codec, stage.received_bytes));
       writer_.Add(Name(stage.node), "stage",
                   {{"decode", stage.received, stage.decode, args},
                    {"queue", stage.decoded(), stage.queue, args},
@@ -135,7 +138,15 @@ class Tracer {
       from = stage.node;
     }
     if (line.stages.empty()) return;
-    AddHop(from, kCoordinatorNode, step.returned - line.wire_back, line.wire_back, args);
+    AddHop(from, kCoordinatorNode, step.returned - line.wire_back, line.wire_back,
+           WithCodec(args, step.received_codec, step.received_bytes));
+  }
+
+  static json WithCodec(json args, uint32_t codec, uint32_t bytes) {
+    const std::optional<CodecSetting> setting = CodecFromNumber(codec);
+    if (setting) args["codec"] = CodecLabel(*setting);
+    args["bytes"] = bytes;
+    return args;
   }
 
   // Where the coordinator computes itself, there is no hop.

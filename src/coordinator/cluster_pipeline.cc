@@ -38,6 +38,12 @@ ClusterPipeline::ClusterPipeline(const ClusterPipelineOptions& options,
   for (size_t i = 0; i < chains_.size(); ++i) {
     chains_[i].times = ChainTimes(options_.capacity.chains[i].stages);
   }
+  decoders_.reserve(edges_.size());
+  encoders_.reserve(edges_.size());
+  for (const ChainEdges& chain : edges_) {
+    decoders_.emplace_back(options_.d_model, chain.receiving);
+    encoders_.emplace_back(options_.d_model, chain.sending.basis);
+  }
   for (RelayedEdge& edge : relayed) {
     const size_t most = MaxStepsInFlight(options_.capacity.chains[edge.chain]);
     relays_[edge.from] = std::make_unique<HopRelay>(std::move(edge.to), most);
@@ -125,7 +131,13 @@ absl::Status ClusterPipeline::Send(size_t chain, Step step, StepId id, bool prob
     Expect(chain, entry);
     lost = entry.lost;
   }
-  const grpc::ByteBuffer frame = StepToWire(step, hidden.ref(), options_.codec);
+  const CodecSetting setting = edges_[chain].sending.setting;
+  std::string activations;
+  if (hidden.rows() > 0) {
+    absl::MutexLock lock(&encode_mu_);
+    encoders_[chain].Encode(setting, hidden.ref(), activations);
+  }
+  const grpc::ByteBuffer frame = StepToWire(step, std::move(activations), setting);
   absl::Status sent;
   do {
     sent = edges_[chain].first->Send(frame, kSendSlice);
@@ -179,7 +191,7 @@ bool ClusterPipeline::Overdue() const {
 
 void ClusterPipeline::OnResult(size_t chain, const HopFrame& frame) {
   const absl::Status read =
-      StepFromWire(frame.bytes, options_.capacity.limits, options_.d_model, frame_);
+      StepFromWire(frame.bytes, options_.capacity.limits, decoders_[chain], frame_);
   if (!read.ok()) {
     return End(absl::UnavailableError(
         absl::StrCat("node ", NodeName(frame.peer), " sent a malformed result: ", read.message())));
@@ -227,6 +239,8 @@ ClusterPipeline::Verdict ClusterPipeline::Accept(size_t chain, const HopFrame& h
   }
   result.timings = std::move(frame_.timings);
   result.returned = hop.received;
+  result.received_codec = frame_.codec.number();
+  result.received_bytes = static_cast<uint32_t>(frame_.encoded_bytes);
   frame_ = StepFrame();
   state.tokens_in_flight -= tokens;
   state.in_flight.pop_front();

@@ -19,6 +19,7 @@
 #include "cluster/stage_times.h"
 #include "common/clock.h"
 #include "common/ids.h"
+#include "coordinator/edge_codecs.h"
 #include "coordinator/hop_inbox.h"
 #include "coordinator/hop_relay.h"
 #include "coordinator/pipeline.h"
@@ -41,7 +42,6 @@ struct StepDeadlines {
 struct ClusterPipelineOptions {
   PipelineCapacity capacity;
   size_t d_model = 0;
-  CodecId codec = CodecId::kF32;
   const Clock* clock = nullptr;  // borrowed; that of HopFrame::received
   // Of one step of so many tokens through all stages of a chain, before any was measured.
   std::function<absl::Duration(size_t chain, size_t tokens)> estimate;
@@ -55,7 +55,9 @@ struct ClusterPipelineOptions {
 // The coordinator's ends of a chain.
 struct ChainEdges {
   std::unique_ptr<FrameSender> first;
-  NodeId last;  // whose frames are results
+  NodeId last;                                               // whose frames are results
+  EdgeCodec sending = {};                                    // of what goes into the first stage
+  std::shared_ptr<const BoundaryBasis> receiving = nullptr;  // of the last stage's frames
 };
 
 // Frames of `from` go on to `to` unread.
@@ -137,7 +139,12 @@ class ClusterPipeline final : public Pipeline, public HopSink {
   const std::vector<ChainEdges> edges_;
   std::map<NodeId, std::unique_ptr<HopRelay>> relays_;  // by whose frames they pass on
 
-  StepFrame frame_;  // of the inbox's thread
+  // Of the inbox's thread; decoders_ by chain.
+  StepFrame frame_;
+  std::vector<ActivationCodec> decoders_;
+
+  absl::Mutex encode_mu_;
+  std::vector<ActivationCodec> encoders_ ABSL_GUARDED_BY(encode_mu_);  // by chain
 
   mutable absl::Mutex mu_;
   absl::Status ended_ ABSL_GUARDED_BY(mu_);

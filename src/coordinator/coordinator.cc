@@ -19,6 +19,7 @@
 #include "common/status_macros.h"
 #include "common/units.h"
 #include "coordinator/admin_service.h"
+#include "coordinator/basis_keeper.h"
 #include "coordinator/cluster_metrics.h"
 #include "coordinator/control_service.h"
 #include "coordinator/draft_model.h"
@@ -144,9 +145,11 @@ struct Coordinator::Parts {
 
   std::unique_ptr<HopReceiver> receiver;
   std::unique_ptr<HopInbox> inbox;
+  std::unique_ptr<EdgeCodecs> codecs;
   std::unique_ptr<ClusterEpochBuilder> builder;
   std::unique_ptr<SwitchingPipeline> pipeline;
   std::unique_ptr<EpochKeeper> keeper;
+  std::unique_ptr<BasisKeeper> basis_keeper;
   std::unique_ptr<NodeDrains> drains;
   std::unique_ptr<LinkProber> prober;
   std::unique_ptr<Enroller> enroller;
@@ -248,10 +251,18 @@ absl::Status Coordinator::Parts::Listen() {
   receiver =
       std::make_unique<HopReceiver>(*transport, MaxStepFrameBytes(limits, model->config.d_model));
   inbox = std::make_unique<HopInbox>(*receiver);
+  basis_keeper =
+      std::make_unique<BasisKeeper>(model->file, options.state_dir, [this](const auto& bases) {
+        codecs->AddBases(bases);
+        keeper->OnBases();
+      });
+  codecs = std::make_unique<EdgeCodecs>(
+      options.codec, model->config.d_model, *weights,
+      [this](const std::vector<uint32_t>& boundaries) { basis_keeper->Want(boundaries); });
   builder = std::make_unique<ClusterEpochBuilder>(
       EpochParts{*database, *transport, clock, model->file, model->config, *hasher, *weight_cache,
-                 *weights, *inbox, compute},
-      EpochOptions{limits, options.codec, kv_type});
+                 *weights, *codecs, *inbox, compute},
+      EpochOptions{limits, kv_type});
   pipeline = std::make_unique<SwitchingPipeline>(
       [this](size_t active) { keeper->SetActiveSequences(active); });
   keeper =
@@ -300,7 +311,7 @@ absl::Status Coordinator::Parts::Serve() {
                                                   [this] { return keeper->Status().state; }});
   admin_service = std::make_unique<AdminService>(
       clock, *keeper, *scheduler, *tokens, *drains, traces, *stage_meters, registry,
-      ServedFacts{model->id, model->config.layers, std::string(CodecName(options.codec))});
+      ServedFacts{model->id, model->config.layers, options.codec.name()});
   ASSIGN_OR_RETURN(admin, AdminServer::Start(options.state_dir, *admin_service));
   HttpServerOptions http_options;
   http_options.address = options.http;
@@ -335,6 +346,7 @@ Coordinator::~Coordinator() {
   parts_->admin.reset();
   parts_->api.reset();
   if (parts_->keeper) parts_->keeper->Stop();
+  parts_->basis_keeper.reset();
   parts_->prober.reset();
   parts_->admin_service.reset();
   parts_->scheduler.reset();

@@ -17,7 +17,7 @@
 #include "coordinator/membership_rules.h"
 #include "coordinator/node_drains.h"
 #include "coordinator/scheduler.h"
-#include "svd/codec.h"
+#include "svd/codec_policy.h"
 #include "tensor/kv_type.h"
 
 namespace efedllm {
@@ -35,7 +35,7 @@ struct CoordinatorOptions {
   uint32_t context = 0;  // positions a sequence may have; 0: the model's, at most 8192
   SchedulerOptions scheduler;
   MembershipRules rules;
-  CodecId codec = CodecId::kF32;
+  CodecRequest codec;
   Layout layout = Layout::kAuto;
   size_t standby = 0;             // workers that get no layers, to take the place of others
   std::optional<KvType> kv_type;  // nullopt: what AutoKvType says

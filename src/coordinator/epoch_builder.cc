@@ -1,5 +1,7 @@
 #include "coordinator/epoch_builder.h"
 
+#include <spdlog/spdlog.h>
+
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -32,9 +34,12 @@ absl::StatusOr<Epoch> ClusterEpochBuilder::NextEpoch() {
 }
 
 absl::StatusOr<std::vector<Assignment>> ClusterEpochBuilder::Assignments(
-    const StagePlan& plan, const std::vector<HopTarget>& targets, Epoch continues) {
+    const StagePlan& plan, const std::vector<HopTarget>& targets, const PlannerInput& known,
+    Epoch continues) {
+  PlanCodecs codecs = parts_.codecs.Choose(plan, targets, known, nullptr);
   std::vector<Assignment> assignments;
-  for (const Chain& chain : plan.chains) {
+  for (size_t chain_index = 0; chain_index < plan.chains.size(); ++chain_index) {
+    const Chain& chain = plan.chains[chain_index];
     for (size_t i = 0; i < chain.stages.size(); ++i) {
       CHECK(assignments.size() < targets.size());
       const HopTarget* target = &targets[assignments.size()];
@@ -51,7 +56,11 @@ absl::StatusOr<std::vector<Assignment>> ClusterEpochBuilder::Assignments(
       parts_.weights.Offer(assignment.tensors);
       assignment.kv_tokens = chain.kv_tokens + kTrialKvTokens;
       assignment.limits = options_.limits;
-      assignment.codec = options_.codec;
+      const EdgeCodec& in = codecs[chain_index][i];
+      const EdgeCodec& out = codecs[chain_index][i + 1];
+      assignment.codec = out.setting;
+      assignment.upstream_basis = in.spec;
+      assignment.downstream_basis = out.spec;
       assignment.kv_type = options_.kv_type;
       const bool from_us = i == 0 || chain.stages[i - 1].relayed;
       const bool to_us = i + 1 == chain.stages.size() || chain.stages[i].relayed;
@@ -61,7 +70,25 @@ absl::StatusOr<std::vector<Assignment>> ClusterEpochBuilder::Assignments(
       assignment.downstream_address = to_us ? absl::StrCat(":", listen_port_) : target[1].address;
     }
   }
+  parts_.codecs.Set(plan.epoch, std::move(codecs));
   return assignments;
+}
+
+bool ClusterEpochBuilder::WouldRecode(const StagePlan& plan, const std::vector<HopTarget>& targets,
+                                      const PlannerInput& known) {
+  const PlanCodecs present = parts_.codecs.Of(plan.epoch);
+  if (present.size() != plan.chains.size()) return false;
+  const PlanCodecs now = parts_.codecs.Choose(plan, targets, known, &present);
+  for (size_t c = 0; c < now.size(); ++c) {
+    for (size_t i = 0; i < now[c].size(); ++i) {
+      if (now[c][i].setting == present[c][i].setting) continue;
+      spdlog::info("boundary {}: {} instead of {} is due",
+                   i == 0 ? 0 : plan.chains[c].stages[i - 1].layers.last,
+                   CodecLabel(now[c][i].setting), CodecLabel(present[c][i].setting));
+      return true;
+    }
+  }
+  return false;
 }
 
 absl::StatusOr<Prefetch> ClusterEpochBuilder::AllTensors() {
@@ -82,7 +109,6 @@ std::shared_ptr<ClusterPipeline> ClusterEpochBuilder::OverWorkers(EpochOverWorke
   options.capacity.epoch = epoch.plan.epoch;
   options.capacity.limits = options_.limits;
   options.d_model = parts_.config.d_model;
-  options.codec = options_.codec;
   options.clock = &parts_.clock;
   options.estimate = std::move(epoch.estimate);
   options.on_probed = std::move(epoch.on_probed);
@@ -90,13 +116,16 @@ std::shared_ptr<ClusterPipeline> ClusterEpochBuilder::OverWorkers(EpochOverWorke
   const auto open = [this](const HopTarget& target) {
     return HopSender::Open(parts_.transport, target.address, target.node);
   };
+  const PlanCodecs codecs = parts_.codecs.Of(epoch.plan.epoch);
+  CHECK(codecs.size() == epoch.plan.chains.size());
   std::vector<ChainEdges> edges;
   std::vector<RelayedEdge> relayed;
   auto target = epoch.targets.begin();
   for (const Chain& chain : epoch.plan.chains) {
     options.capacity.chains.push_back(
         {chain.stages.size(), chain.kv_tokens, epoch.continues[edges.size()]});
-    edges.push_back({open(*target), chain.stages.back().node});
+    const std::vector<EdgeCodec>& coded = codecs[edges.size()];
+    edges.push_back({open(*target), chain.stages.back().node, coded.front(), coded.back().basis});
     for (const Stage& stage : chain.stages) {
       ++target;
       if (stage.relayed) relayed.push_back({stage.node, open(*target), edges.size() - 1});

@@ -17,6 +17,7 @@
 #include "cluster/step.h"
 #include "common/clock.h"
 #include "coordinator/cluster_pipeline.h"
+#include "coordinator/edge_codecs.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/stored_plan.h"
 #include "coordinator/weight_server.h"
@@ -28,18 +29,11 @@
 #include "model/weight_cache.h"
 #include "net/credentials.h"
 #include "store/database.h"
-#include "svd/codec.h"
 #include "tensor/kv_type.h"
 #include "wire/cluster_wire.h"
 #include "wire/handover_wire.h"
 
 namespace efedllm {
-
-// Where a stage's node serves hops.
-struct HopTarget {
-  NodeId node;
-  std::string address;
-};
 
 // Every stage has KV memory for one page more than its plan says: the step that tries an epoch must
 // fit beside the KV with which it goes on.
@@ -65,11 +59,15 @@ class EpochBuilder {
   virtual absl::StatusOr<Epoch> NextEpoch() = 0;
 
   // What each stage's node is told, in the order of plan.AllStages(); its tensors are on offer from
-  // then on. targets: of each stage. continues: see Assignment. Reads the weights once where they
-  // were never hashed.
+  // then on. targets: of each stage. known: of nodes and links, by which edges get their codecs.
+  // continues: see Assignment. Reads the weights once where they were never hashed.
   virtual absl::StatusOr<std::vector<Assignment>> Assignments(const StagePlan& plan,
                                                               const std::vector<HopTarget>& targets,
+                                                              const PlannerInput& known,
                                                               Epoch continues) = 0;
+  // Whether the edges of a plan that serves would be coded in another way by what is known now.
+  virtual bool WouldRecode(const StagePlan& plan, const std::vector<HopTarget>& targets,
+                           const PlannerInput& known) = 0;
   // The tensors of all layers; on offer from then on.
   virtual absl::StatusOr<Prefetch> AllTensors() = 0;
 
@@ -95,13 +93,13 @@ struct EpochParts {
   TensorHasher& hasher;
   WeightCache& cache;  // of weights for computing alone
   WeightServer& weights;
+  EdgeCodecs& codecs;
   HopInbox& inbox;
   Compute& compute;  // for computing alone
 };
 
 struct EpochOptions {
   StepLimits limits;
-  CodecId codec = CodecId::kF32;
   KvType kv_type = KvType::kF32;
 };
 
@@ -121,7 +119,10 @@ class ClusterEpochBuilder final : public EpochBuilder {
   absl::StatusOr<Epoch> NextEpoch() override;
   absl::StatusOr<std::vector<Assignment>> Assignments(const StagePlan& plan,
                                                       const std::vector<HopTarget>& targets,
+                                                      const PlannerInput& known,
                                                       Epoch continues) override;
+  bool WouldRecode(const StagePlan& plan, const std::vector<HopTarget>& targets,
+                   const PlannerInput& known) override;
   absl::StatusOr<Prefetch> AllTensors() override;
   void SetUpstreams(std::vector<NodeId> nodes) override;
   std::shared_ptr<ClusterPipeline> OverWorkers(EpochOverWorkers epoch) override;

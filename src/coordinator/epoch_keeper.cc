@@ -103,6 +103,7 @@ absl::Time EpochKeeper::Turn() {
   ExcuseOwnPause(now);
   Sweep(now);
   LookForBetterPlan(now);
+  LookForBetterCodecs(now);
   SurveyLinks(now);
   SendPrefetches();
   MembershipMove move;

@@ -105,6 +105,9 @@ class EpochKeeper {
   void Drain(NodeId node) ABSL_LOCKS_EXCLUDED(mu_);
   void Undrain(NodeId node) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // There are bases for codecs that were not there before.
+  void OnBases() ABSL_LOCKS_EXCLUDED(mu_);
+
   // From the scheduler.
   void SetActiveSequences(size_t count);
 
@@ -158,6 +161,8 @@ class EpochKeeper {
   void Learn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Compares the present plan with what would be planned now, by measured times.
   void LookForBetterPlan(absl::Time now) ABSL_LOCKS_EXCLUDED(mu_);
+  // Prepares the same plan anew if its edges are to be coded in another way.
+  void LookForBetterCodecs(absl::Time now) ABSL_LOCKS_EXCLUDED(mu_);
   // A stage takes much longer than it did.
   bool HasStraggler() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   PlannerInput InputFor(const std::vector<PlannerNode>& nodes) const
@@ -237,6 +242,7 @@ class EpochKeeper {
   std::map<NodeId, std::vector<SpeedFactor>> measured_ ABSL_GUARDED_BY(mu_);
   absl::Time next_look_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
   absl::Time next_straggler_look_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
+  absl::Time next_codec_look_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
   // By node of the present plan: the least that a step of one row was measured to take.
   std::map<NodeId, double> best_seconds_ ABSL_GUARDED_BY(mu_);
   absl::Time better_since_ ABSL_GUARDED_BY(mu_) = absl::InfiniteFuture();

@@ -51,15 +51,17 @@ absl::Status EpochKeeper::Prepare(StagePlan plan, const std::vector<NodeId>& con
   ASSIGN_OR_RETURN(plan.epoch, builder_.NextEpoch());
   const std::vector<Stage> stages = plan.AllStages();
   std::vector<HopTarget> targets;
+  PlannerInput known;
   Epoch continues;
   {
     absl::MutexLock lock(&mu_);
     if (!Serves()) preparing_ = "preparing the weights";
     targets = Targets(stages);
+    known = InputFor(membership_.PlannerNodes(membership_.Candidates(clock_.Now())));
     continues = served_.epoch;
   }
   absl::StatusOr<std::vector<Assignment>> assignments =
-      builder_.Assignments(plan, targets, continues);
+      builder_.Assignments(plan, targets, known, continues);
   std::shared_ptr<ClusterPipeline> replaced;
   {
     absl::MutexLock lock(&mu_);

@@ -13,6 +13,7 @@ namespace {
 
 // Fewer steps of a size say little.
 constexpr uint32_t kLeastSteps = 4;
+constexpr absl::Duration kCodecInterval = absl::Seconds(10);
 // So much longer may requests take on a plan that moves few stages.
 constexpr double kRepairWorth = 1.5;
 
@@ -90,6 +91,33 @@ void EpochKeeper::LookForBetterPlan(absl::Time now) {
   const bool clearly =
       RequestSeconds(present) > options_.rules.straggler_gain * RequestSeconds(better);
   better_since_ = clearly ? absl::InfinitePast() : now;
+}
+
+void EpochKeeper::OnBases() {
+  absl::MutexLock lock(&mu_);
+  next_codec_look_ = absl::InfinitePast();
+  changed_ = true;
+}
+
+void EpochKeeper::LookForBetterCodecs(absl::Time now) {
+  StagePlan plan;
+  PlannerInput known;
+  std::vector<HopTarget> targets;
+  std::vector<NodeId> considered;
+  {
+    absl::MutexLock lock(&mu_);
+    if (!Serves() || present_.alone || next_ || MustMove() || now < next_codec_look_) return;
+    next_codec_look_ = now + kCodecInterval;
+    plan = present_.plan;
+    considered = present_.considered;
+    known = InputFor(membership_.PlannerNodes(membership_.Candidates(now)));
+    targets = Targets(plan.AllStages());
+  }
+  if (!builder_.WouldRecode(plan, targets, known)) return;
+  const absl::Status prepared = Prepare(std::move(plan), considered);
+  if (!prepared.ok()) {
+    spdlog::warn("codecs stay as they are: {}", std::string(prepared.message()));
+  }
 }
 
 PlannerInput EpochKeeper::InputFor(const std::vector<PlannerNode>& nodes) const {

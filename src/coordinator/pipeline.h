@@ -53,6 +53,8 @@ struct StepResult {
                         // others: the step was wrong
   std::vector<StageTiming> timings;  // of the stages in their order, as far as the step came
   absl::Time returned;               // when it was here, to wait for NextResult; with timings
+  uint32_t received_codec = 0;       // of hidden, as StageTiming; 0: it crossed no hop
+  uint32_t received_bytes = 0;
 };
 
 // Thread-safe. One thread (the scheduler's) submits and takes results.

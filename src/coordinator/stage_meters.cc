@@ -41,18 +41,26 @@ StageMeters::StageMeters(prometheus::Registry& registry, ClockOffsets clock_offs
                 .Name("efedllm_hop_wire_seconds")
                 .Help("From a step's leaving one node until the next one has all of it; what the "
                       "nodes' clocks differ by is taken out where it is known")
+                .Register(registry)),
+      bytes_(prometheus::BuildCounter()
+                 .Name("efedllm_hop_activation_bytes_total")
+                 .Help("Activations that crossed a hop, as coded, without frames' headers")
+                 .Register(registry)),
+      rows_(prometheus::BuildCounter()
+                .Name("efedllm_hop_activation_rows_total")
+                .Help("Rows of these activations: one for each token of a step")
                 .Register(registry)) {}
 
-void StageMeters::Observe(Epoch epoch, size_t chain, absl::Time submitted, absl::Time returned,
-                          absl::Span<const StageTiming> timings) {
-  if (returned >= offsets_due_) {
+void StageMeters::Observe(const StepResult& result, absl::Time submitted, uint32_t rows) {
+  if (result.returned >= offsets_due_) {
     offsets_ = clock_offsets_();
-    offsets_due_ = returned + kOffsetsLast;
+    offsets_due_ = result.returned + kOffsetsLast;
   }
-  const StepTimeline line = PlaceStep(submitted, returned, timings, [this](NodeId node) {
-    const auto known = offsets_.find(node);
-    return known == offsets_.end() ? absl::ZeroDuration() : known->second;
-  });
+  const StepTimeline line =
+      PlaceStep(submitted, result.returned, result.timings, [this](NodeId node) {
+        const auto known = offsets_.find(node);
+        return known == offsets_.end() ? absl::ZeroDuration() : known->second;
+      });
   NodeId from = kCoordinatorNode;
   for (const StagePassage& stage : line.stages) {
     if (stage.node != from) Hop(from, stage.node).Observe(absl::ToDoubleSeconds(stage.wire));
@@ -62,13 +70,49 @@ void StageMeters::Observe(Epoch epoch, size_t chain, absl::Time submitted, absl:
     Hop(from, kCoordinatorNode).Observe(absl::ToDoubleSeconds(line.wire_back));
 
   absl::MutexLock lock(&mu_);
-  if (epoch_ != epoch) meters_.clear();
-  epoch_ = epoch;
-  for (size_t i = 0; i < line.stages.size(); ++i) {
-    Meter& meter = meters_[{chain, i}];
-    meter.node = line.stages[i].node;
-    meter.busy.Add(line.stages[i].begun(), line.stages[i].computed());
+  if (epoch_ != result.epoch) {
+    meters_.clear();
+    traffic_.clear();
   }
+  epoch_ = result.epoch;
+  from = kCoordinatorNode;
+  for (size_t i = 0; i < line.stages.size(); ++i) {
+    const StagePassage& stage = line.stages[i];
+    Meter& meter = meters_[{result.chain, i}];
+    meter.node = stage.node;
+    meter.busy.Add(stage.begun(), stage.computed());
+    Count(from, stage.node, stage.received_codec, stage.received_bytes, rows);
+    from = stage.node;
+  }
+  Count(from, kCoordinatorNode, result.received_codec, result.received_bytes, rows);
+}
+
+void StageMeters::Count(NodeId from, NodeId to, uint32_t codec, uint32_t bytes, uint32_t rows) {
+  const std::optional<CodecSetting> setting = CodecFromNumber(codec);
+  if (!setting || bytes == 0) return;  // it crossed no hop, or carried nothing
+  const auto add = [&](prometheus::Family<prometheus::Counter>& family, uint32_t count) {
+    family
+        .Add({{"from", Label(from)},
+              {"to", Label(to)},
+              {"codec", std::string(CodecName(setting->id))}})
+        .Increment(count);
+  };
+  add(bytes_, bytes);
+  add(rows_, rows);
+  HopTraffic& traffic = traffic_[{from, to}];
+  traffic.from = from;
+  traffic.to = to;
+  traffic.codec = *setting;
+  traffic.bytes += bytes;
+  traffic.rows += rows;
+}
+
+std::vector<HopTraffic> StageMeters::Traffic() const {
+  absl::MutexLock lock(&mu_);
+  std::vector<HopTraffic> hops;
+  hops.reserve(traffic_.size());
+  for (const auto& [ends, traffic] : traffic_) hops.push_back(traffic);
+  return hops;
 }
 
 std::vector<StageBusy> StageMeters::Busy(absl::Time now) const {

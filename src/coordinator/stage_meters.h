@@ -17,9 +17,12 @@
 #include "absl/types/span.h"
 #include "cluster/stage_timing.h"
 #include "common/ids.h"
+#include "coordinator/pipeline.h"
+#include "prometheus/counter.h"
 #include "prometheus/family.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
+#include "svd/codec.h"
 
 namespace efedllm {
 
@@ -46,6 +49,14 @@ struct StageBusy {
   double share = 0;  // see BusyMeter; of its compute, without decoding, waiting and sending
 };
 
+// What crossed a hop, without frames' headers.
+struct HopTraffic {
+  NodeId from, to;     // 0: the coordinator
+  CodecSetting codec;  // of the last step
+  uint64_t bytes = 0;
+  uint64_t rows = 0;
+};
+
 // Thread-safe.
 class StageMeters {
  public:
@@ -54,20 +65,26 @@ class StageMeters {
   using ClockOffsets = std::function<std::map<NodeId, absl::Duration>()>;
   StageMeters(prometheus::Registry& registry, ClockOffsets clock_offsets);
 
-  // A step that came back. From one thread at a time.
-  void Observe(Epoch epoch, size_t chain, absl::Time submitted, absl::Time returned,
-               absl::Span<const StageTiming> timings) ABSL_LOCKS_EXCLUDED(mu_);
+  // A step of so many rows that came back. From one thread at a time.
+  void Observe(const StepResult& result, absl::Time submitted, uint32_t rows)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Hops of the epoch that was observed last.
+  std::vector<HopTraffic> Traffic() const ABSL_LOCKS_EXCLUDED(mu_);
   // The stages of the epoch that was observed last, chain by chain.
   std::vector<StageBusy> Busy(absl::Time now) const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   prometheus::Histogram& Hop(NodeId from, NodeId to);
+  void Count(NodeId from, NodeId to, uint32_t codec, uint32_t bytes, uint32_t rows)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // The observing thread's own.
   const ClockOffsets clock_offsets_;
   prometheus::Family<prometheus::Histogram>& hops_;
   std::map<std::pair<NodeId, NodeId>, prometheus::Histogram*> hop_;
+  prometheus::Family<prometheus::Counter>& bytes_;
+  prometheus::Family<prometheus::Counter>& rows_;
   std::map<NodeId, absl::Duration> offsets_;
   absl::Time offsets_due_ = absl::InfinitePast();
 
@@ -77,6 +94,7 @@ class StageMeters {
     NodeId node;
     BusyMeter busy;
   };
+  std::map<std::pair<NodeId, NodeId>, HopTraffic> traffic_ ABSL_GUARDED_BY(mu_);
   std::map<std::pair<size_t, size_t>, Meter> meters_ ABSL_GUARDED_BY(mu_);  // by chain and stage
 };
 

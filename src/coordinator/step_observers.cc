@@ -9,7 +9,7 @@ namespace efedllm {
 void StepObservers::OnStep(const Batcher::StepInFlight& step, const StepResult& result,
                            absl::Time head_begun, absl::Time head_done) const {
   if (meters != nullptr) {
-    meters->Observe(result.epoch, result.chain, step.submitted_at, result.returned, result.timings);
+    meters->Observe(result, step.submitted_at, static_cast<uint32_t>(step.step.tokens()));
   }
   if (traces == nullptr) return;
   StepTrace trace;
@@ -19,6 +19,8 @@ void StepObservers::OnStep(const Batcher::StepInFlight& step, const StepResult& 
   trace.rows = static_cast<uint32_t>(step.step.tokens());
   trace.submitted = step.submitted_at;
   trace.returned = result.returned;
+  trace.received_codec = result.received_codec;
+  trace.received_bytes = result.received_bytes;
   trace.head_begun = head_begun;
   trace.head_done = head_done;
   trace.timings = std::make_shared<const std::vector<StageTiming>>(result.timings);

@@ -32,6 +32,8 @@ struct StepTrace {
   // By the coordinator's clock.
   absl::Time submitted;
   absl::Time returned;
+  uint32_t received_codec = 0;  // as StepResult
+  uint32_t received_bytes = 0;
   absl::Time head_begun;  // the output head and the samplers, of all its rows
   absl::Time head_done;
   std::shared_ptr<const std::vector<StageTiming>>

@@ -25,20 +25,25 @@ class Refusal final : public grpc::ServerWriteReactor<v1::TensorChunk> {
 // Chunks of one tensor, one at a time.
 class WeightServer::Stream final : public grpc::ServerWriteReactor<v1::TensorChunk> {
  public:
-  Stream(WeightServer& server, const ModelTensor& tensor, uint64_t first_byte)
-      : server_(server), tensor_(tensor), offset_(first_byte) {
+  Stream(WeightServer& server, Offered offered, uint64_t first_byte)
+      : server_(server), offered_(std::move(offered)), offset_(first_byte) {
     OnWriteDone(true);
   }
 
   void OnWriteDone(bool ok) override {
     if (!ok) return Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the worker is gone"));
-    if (offset_ >= tensor_.size_bytes()) {
+    if (offset_ >= offered_.size_bytes()) {
       // Nobody else is assigned this tensor, so that its pages can go.
-      server_.file_.DropPages(tensor_);
+      if (offered_.tensor != nullptr) server_.file_.DropPages(*offered_.tensor);
       return Finish(grpc::Status::OK);
     }
+    const uint64_t size = std::min(kChunkBytes, offered_.size_bytes() - offset_);
     const absl::Span<const uint8_t> bytes =
-        tensor_.Bytes(offset_, std::min(kChunkBytes, tensor_.size_bytes() - offset_), scratch_);
+        offered_.tensor != nullptr
+            ? offered_.tensor->Bytes(offset_, size, scratch_)
+            : absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(offered_.basis->data()),
+                                  offered_.basis->size())
+                  .subspan(offset_, size);
     chunk_.set_data(bytes.data(), bytes.size());
     offset_ += bytes.size();
     StartWrite(&chunk_);
@@ -50,7 +55,7 @@ class WeightServer::Stream final : public grpc::ServerWriteReactor<v1::TensorChu
 
  private:
   WeightServer& server_;
-  const ModelTensor& tensor_;
+  const Offered offered_;
   uint64_t offset_;
   v1::TensorChunk chunk_;
   std::vector<uint8_t> scratch_;
@@ -61,17 +66,31 @@ void WeightServer::Offer(const std::vector<TensorSpec>& tensors) {
   for (const TensorSpec& spec : tensors) {
     const ModelTensor* tensor = file_.FindTensor(spec.name);
     CHECK(tensor != nullptr && tensor->size_bytes() >= spec.bytes());
-    offered_[IdOf(spec)] = tensor;
+    offered_[IdOf(spec)] = {tensor, nullptr};
   }
 }
 
-absl::StatusOr<const ModelTensor*> WeightServer::Begin(const v1::FetchTensorRequest& request) {
+TensorSpec WeightServer::OfferBasis(uint32_t boundary, std::string bytes) {
+  CHECK(!bytes.empty() && bytes.size() % sizeof(float) == 0);
+  TensorSpec spec;
+  spec.name = absl::StrCat("boundary.", boundary, ".basis");
+  spec.cols = bytes.size() / sizeof(float);
+  for (size_t at = 0; at < bytes.size(); at += kChunkBytes) {
+    const size_t size = std::min<size_t>(kChunkBytes, bytes.size() - at);
+    spec.chunks.push_back(Sha256({reinterpret_cast<const uint8_t*>(bytes.data()) + at, size}));
+  }
+  absl::MutexLock lock(&mu_);
+  offered_[IdOf(spec)] = {nullptr, std::make_shared<const std::string>(std::move(bytes))};
+  return spec;
+}
+
+absl::StatusOr<WeightServer::Offered> WeightServer::Begin(const v1::FetchTensorRequest& request) {
   absl::MutexLock lock(&mu_);
   const auto found = offered_.find(request.tensor_id());
   if (found == offered_.end()) {
     return absl::NotFoundError("the coordinator's model has no tensor of this id");
   }
-  const uint64_t chunks = (found->second->size_bytes() + kChunkBytes - 1) / kChunkBytes;
+  const uint64_t chunks = (found->second.size_bytes() + kChunkBytes - 1) / kChunkBytes;
   if (request.first_chunk() >= chunks) {
     return absl::InvalidArgumentError(
         absl::StrCat("chunk ", request.first_chunk(), " of a tensor of ", chunks, " chunks"));
@@ -90,9 +109,9 @@ void WeightServer::Finished() {
 
 grpc::ServerWriteReactor<v1::TensorChunk>* WeightServer::Fetch(
     const v1::FetchTensorRequest& request) {
-  const absl::StatusOr<const ModelTensor*> tensor = Begin(request);
-  if (!tensor.ok()) return Refuse(tensor.status());
-  return new Stream(*this, **tensor, request.first_chunk() * kChunkBytes);
+  absl::StatusOr<Offered> offered = Begin(request);
+  if (!offered.ok()) return Refuse(offered.status());
+  return new Stream(*this, *std::move(offered), request.first_chunk() * kChunkBytes);
 }
 
 grpc::ServerWriteReactor<v1::TensorChunk>* WeightServer::Refuse(const absl::Status& why) {

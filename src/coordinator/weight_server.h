@@ -3,6 +3,8 @@
 #define EFEDLLM_COORDINATOR_WEIGHT_SERVER_H_
 
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -25,6 +27,9 @@ class WeightServer {
 
   // From now on these may be fetched. They have their digests.
   void Offer(const std::vector<TensorSpec>& tensors) ABSL_LOCKS_EXCLUDED(mu_);
+  // A basis of a boundary, which is no tensor of the file but goes the same way. Returns what an
+  // assignment names it by.
+  TensorSpec OfferBasis(uint32_t boundary, std::string bytes) ABSL_LOCKS_EXCLUDED(mu_);
 
   // The reactor of one Cluster.FetchTensor call, which deletes itself. A chunk is read when the
   // transport has room for it. NotFound: no such tensor; ResourceExhausted: too many fetches.
@@ -34,16 +39,21 @@ class WeightServer {
 
  private:
   class Stream;
+  // One of the two.
+  struct Offered {
+    const ModelTensor* tensor = nullptr;
+    std::shared_ptr<const std::string> basis;
+    uint64_t size_bytes() const { return tensor != nullptr ? tensor->size_bytes() : basis->size(); }
+  };
 
-  absl::StatusOr<const ModelTensor*> Begin(const v1::FetchTensorRequest& request)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<Offered> Begin(const v1::FetchTensorRequest& request) ABSL_LOCKS_EXCLUDED(mu_);
   void Finished() ABSL_LOCKS_EXCLUDED(mu_);
 
   const ModelFile& file_;
   const size_t max_streams_;
 
   absl::Mutex mu_;
-  absl::flat_hash_map<std::string, const ModelTensor*> offered_ ABSL_GUARDED_BY(mu_);  // by id
+  absl::flat_hash_map<std::string, Offered> offered_ ABSL_GUARDED_BY(mu_);  // by id
   size_t streams_ ABSL_GUARDED_BY(mu_) = 0;
 };
 

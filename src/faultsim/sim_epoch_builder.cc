@@ -40,7 +40,8 @@ absl::StatusOr<Epoch> SimEpochBuilder::NextEpoch() {
 }
 
 absl::StatusOr<std::vector<Assignment>> SimEpochBuilder::Assignments(
-    const StagePlan& plan, const std::vector<HopTarget>& targets, Epoch continues) {
+    const StagePlan& plan, const std::vector<HopTarget>& targets, const PlannerInput& /*known*/,
+    Epoch continues) {
   std::vector<Assignment> assignments;
   for (const Chain& chain : plan.chains) {
     const size_t first = assignments.size();

@@ -29,7 +29,11 @@ class SimEpochBuilder final : public EpochBuilder {
   absl::StatusOr<Epoch> NextEpoch() override;
   absl::StatusOr<std::vector<Assignment>> Assignments(const StagePlan& plan,
                                                       const std::vector<HopTarget>& targets,
+                                                      const PlannerInput& known,
                                                       Epoch continues) override;
+  bool WouldRecode(const StagePlan&, const std::vector<HopTarget>&, const PlannerInput&) override {
+    return false;
+  }
   absl::StatusOr<Prefetch> AllTensors() override;
   void SetUpstreams(std::vector<NodeId> nodes) override { upstreams_(std::move(nodes)); }
   std::shared_ptr<ClusterPipeline> OverWorkers(EpochOverWorkers epoch) override;

@@ -214,7 +214,7 @@ void SimWorker::BringUp(const Assignment& assignment) {
   }
   Process* downstream = world_.Find(assignment.downstream);
   life_->slots.Prepare(std::make_shared<HeldStage>(
-      assignment, process_.node, std::move(executor),
+      assignment, process_.node, std::move(executor), StageBases(),
       std::make_unique<SimFrameSender>(world_.network, process_, *downstream), life_->clock));
   const bool lie = world_.Is(Mutation::kWrongLineage) && assignment.continues.v != 0;
   ReportReady(assignment.epoch, kept || lie);

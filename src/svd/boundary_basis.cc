@@ -19,6 +19,7 @@ static_assert(std::endian::native == std::endian::little,
 
 constexpr uint32_t kMagic = 0x53424645;  // "EFBS"
 constexpr uint32_t kVersion = 1;
+constexpr size_t kPadding = 4;
 constexpr uint32_t kMaxDimensions = 1 << 16;
 
 class Writer {
@@ -102,7 +103,12 @@ class Reader {
     return absl::OkStatus();
   }
   absl::Status End() const {
-    return rest_.empty() ? absl::OkStatus() : Bad(absl::StrCat(rest_.size(), " bytes too many"));
+    for (const uint8_t byte : rest_) {
+      if (rest_.size() >= kPadding || byte != 0) {
+        return Bad(absl::StrCat(rest_.size(), " bytes too many"));
+      }
+    }
+    return absl::OkStatus();
   }
 
   static absl::Status Bad(absl::string_view what) {
@@ -217,7 +223,9 @@ std::string BoundaryBasis::Serialize() const {
   out.Numbers(multiplier);
   out.Number(backward_scale);
   out.Model(klt);
-  return std::move(out).Take();
+  std::string bytes = std::move(out).Take();
+  bytes.resize((bytes.size() + kPadding - 1) / kPadding * kPadding, '\0');
+  return bytes;
 }
 
 Sha256Digest BoundaryBasis::id() const {

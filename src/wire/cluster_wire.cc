@@ -123,6 +123,14 @@ absl::StatusOr<StepLimits> LimitsFromWire(const v1::StepLimits& message, uint32_
   return limits;
 }
 
+absl::StatusOr<TensorSpec> BasisFromWire(const v1::TensorSpec& message, uint32_t d_model) {
+  ASSIGN_OR_RETURN(TensorSpec spec, FromWire(message));
+  if (spec.rows != 1 || spec.dtype != DType::kF32 || spec.bytes() > MaxBasisBytes(d_model)) {
+    return WrongField("basis", absl::StrCat("of ", spec.bytes(), " bytes is none of this model"));
+  }
+  return spec;
+}
+
 absl::StatusOr<LayerRange> LayersFromWire(const v1::Assignment& message, uint32_t layers) {
   RETURN_IF_ERROR(CheckRange("last_layer", message.last_layer(), 1, layers));
   RETURN_IF_ERROR(CheckRange("first_layer", message.first_layer(), 0, message.last_layer() - 1));
@@ -164,7 +172,13 @@ v1::Assignment ToWire(const Assignment& assignment) {
   message.set_upstream_node(assignment.upstream.v);
   message.set_downstream_node(assignment.downstream.v);
   message.set_downstream_address(assignment.downstream_address);
-  message.set_codec(static_cast<uint32_t>(assignment.codec));
+  message.set_codec(assignment.codec.number());
+  if (assignment.upstream_basis) {
+    *message.mutable_upstream_basis() = ToWire(*assignment.upstream_basis);
+  }
+  if (assignment.downstream_basis) {
+    *message.mutable_downstream_basis() = ToWire(*assignment.downstream_basis);
+  }
   message.set_kv_type(static_cast<uint32_t>(assignment.kv_type));
   message.set_continues(assignment.continues.v);
   message.set_stage(assignment.stage);
@@ -250,9 +264,20 @@ absl::StatusOr<Assignment> FromWire(const v1::Assignment& message) {
   assignment.downstream = NodeId{message.downstream_node()};
   RETURN_IF_ERROR(CheckAddress("downstream_address", message.downstream_address()));
   assignment.downstream_address = message.downstream_address();
-  const std::optional<CodecId> codec = CodecFromNumber(message.codec());
+  const std::optional<CodecSetting> codec = CodecFromNumber(message.codec());
   if (!codec) return WrongField("codec", absl::StrCat("is ", message.codec(), ", unknown here"));
   assignment.codec = *codec;
+  if (message.has_upstream_basis()) {
+    ASSIGN_OR_RETURN(assignment.upstream_basis,
+                     BasisFromWire(message.upstream_basis(), assignment.config.d_model));
+  }
+  if (message.has_downstream_basis()) {
+    ASSIGN_OR_RETURN(assignment.downstream_basis,
+                     BasisFromWire(message.downstream_basis(), assignment.config.d_model));
+  }
+  if (codec->needs_basis() && !assignment.downstream_basis) {
+    return WrongField("codec", "needs a basis, and there is none");
+  }
   RETURN_IF_ERROR(CheckRange("kv_type", message.kv_type(), 0, kKvTypeCount - 1));
   assignment.kv_type = static_cast<KvType>(message.kv_type());
   RETURN_IF_ERROR(CheckKvType(assignment.config, assignment.kv_type));

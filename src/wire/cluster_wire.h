@@ -3,6 +3,7 @@
 #define EFEDLLM_WIRE_CLUSTER_WIRE_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,7 @@
 namespace efedllm {
 
 // Nodes of different numbers refuse each other.
-inline constexpr uint32_t kProtocolVersion = 4;
+inline constexpr uint32_t kProtocolVersion = 5;
 // Counts up when docs/numerics.md changes a bit of any result.
 inline constexpr uint32_t kNumericsId = 2;
 
@@ -43,7 +44,9 @@ struct Assignment {
   NodeId upstream;    // 0: the coordinator
   NodeId downstream;  // 0: the coordinator
   std::string downstream_address;
-  CodecId codec = CodecId::kF32;
+  CodecSetting codec;  // of what it sends
+  // Of the boundaries in front of the stage and behind it (svd/boundary_basis.h); nullopt: none.
+  std::optional<TensorSpec> upstream_basis, downstream_basis;
   KvType kv_type = KvType::kF32;
   // The epoch whose KV the stage goes on with, if the node still has the stage of that epoch, or of
   // one that went on with it, for the same layers, model and KV. 0: none.

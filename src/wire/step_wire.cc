@@ -24,7 +24,7 @@ using google::protobuf::io::CodedOutputStream;
 constexpr size_t kMaxSpanBytes = 32;
 constexpr size_t kMaxTrimBytes = 24;
 constexpr size_t kMaxForkBytes = 32;
-constexpr size_t kMaxTimingBytes = 48;
+constexpr size_t kMaxTimingBytes = 64;
 constexpr size_t kMaxReplayStagesBytes = 2 * kMaxStages;
 constexpr size_t kMaxFailureMessageBytes = 1024;
 constexpr size_t kMaxFailureBytes = kMaxFailureMessageBytes + 64;
@@ -75,6 +75,8 @@ void AddTimings(absl::Span<const StageTiming> timings, v1::StepFrame& frame) {
     out->set_queue_micros(timing.queue_micros);
     out->set_compute_micros(timing.compute_micros);
     out->set_encode_micros(timing.encode_micros);
+    out->set_received_codec(timing.received_codec);
+    out->set_received_bytes(timing.received_bytes);
   }
 }
 
@@ -220,7 +222,8 @@ class FrameReader {
         ReadSmall(frame_.timings.size(), kMaxStages, kMaxTimingBytes, "timing", timing_));
     frame_.timings.push_back({NodeId{timing_.node()}, timing_.received_micros(),
                               timing_.decode_micros(), timing_.queue_micros(),
-                              timing_.compute_micros(), timing_.encode_micros()});
+                              timing_.compute_micros(), timing_.encode_micros(),
+                              timing_.received_codec(), timing_.received_bytes()});
     return absl::OkStatus();
   }
 
@@ -257,17 +260,20 @@ absl::Status TakeFailure(const FrameReader& reader, StepFrame& frame) {
   frame.failure = absl::Status(static_cast<absl::StatusCode>(code),
                                Printable(reader.failure().message(), kMaxFailureMessageBytes));
   frame.failed_node = NodeId{reader.failure().node()};
+  frame.codec = CodecSetting();
+  frame.encoded_bytes = 0;
   frame.hidden = Matrix();
   return absl::OkStatus();
 }
 
-absl::Status TakeActivations(const FrameReader& reader, size_t d_model, StepFrame& frame) {
-  const std::optional<CodecId> codec = CodecFromNumber(reader.codec());
-  if (!codec) return Malformed(absl::StrCat("codec ", reader.codec(), " is unknown"));
+absl::Status TakeActivations(const FrameReader& reader, ActivationCodec& codec, StepFrame& frame) {
+  const std::optional<CodecSetting> setting = CodecFromNumber(reader.codec());
+  if (!setting) return Malformed(absl::StrCat("codec ", reader.codec(), " is unknown"));
+  const size_t d_model = codec.d_model();
   // A replay's frame has none where the next stage does not compute.
   const bool none = frame.step.replay() && reader.activations().empty();
   const size_t rows = none ? 0 : frame.step.tokens();
-  if (reader.activations().size() > MaxEncodedBytes(*codec, rows, d_model)) {
+  if (reader.activations().size() > MaxEncodedBytes(rows, d_model)) {
     return Malformed(absl::StrCat("the activations have ", reader.activations().size(),
                                   " bytes for ", rows, " tokens"));
   }
@@ -276,26 +282,21 @@ absl::Status TakeActivations(const FrameReader& reader, size_t d_model, StepFram
   }
   frame.failure = absl::OkStatus();
   frame.failed_node = NodeId{0};
-  const absl::Status decoded = DecodeActivations(*codec, reader.activations(), frame.hidden.ref());
+  frame.codec = *setting;
+  frame.encoded_bytes = reader.activations().size();
+  if (rows == 0 && reader.activations().empty()) return absl::OkStatus();
+  const absl::Status decoded = codec.Decode(*setting, reader.activations(), frame.hidden.ref());
   return decoded.ok() ? decoded
                       : absl::Status(decoded.code(), Malformed(decoded.message()).message());
 }
 
 }  // namespace
 
-grpc::ByteBuffer StepToWire(const Step& step, ConstMatrixRef hidden, CodecId codec,
+grpc::ByteBuffer StepToWire(const Step& step, std::string activations, CodecSetting codec,
                             absl::Span<const StageTiming> timings) {
-  std::string activations;
-  activations.reserve(MaxEncodedBytes(codec, hidden.rows, hidden.cols));
-  EncodeActivations(codec, hidden, activations);
-  return EncodedStepToWire(step, std::move(activations), codec, timings);
-}
-
-grpc::ByteBuffer EncodedStepToWire(const Step& step, std::string activations, CodecId codec,
-                                   absl::Span<const StageTiming> timings) {
   v1::StepFrame frame = Header(step);
   AddTimings(timings, frame);
-  frame.set_codec(static_cast<uint32_t>(codec));
+  frame.set_codec(codec.number());
   std::string head = frame.SerializeAsString();
   if (activations.empty()) return SealFrame(std::move(head));
   // The activations are the last field before the checksum, in a slice of their own: never copied
@@ -326,11 +327,12 @@ size_t MaxStepFrameBytes(const StepLimits& limits, size_t d_model) {
          limits.max_trims * (kMaxTrimBytes + kPrefixBytes) +
          limits.max_forks * (kMaxForkBytes + kPrefixBytes) +
          kMaxStages * (kMaxTimingBytes + kPrefixBytes) + kMaxReplayStagesBytes + kChecksumBytes +
-         MaxEncodedBytes(CodecId::kF32, limits.max_tokens, d_model);
+         MaxEncodedBytes(limits.max_tokens, d_model);
 }
 
-absl::Status StepFromWire(const grpc::ByteBuffer& bytes, const StepLimits& limits, size_t d_model,
-                          StepFrame& frame) {
+absl::Status StepFromWire(const grpc::ByteBuffer& bytes, const StepLimits& limits,
+                          ActivationCodec& codec, StepFrame& frame) {
+  const size_t d_model = codec.d_model();
   if (bytes.Length() > MaxStepFrameBytes(limits, d_model) || bytes.Length() > INT32_MAX) {
     return Malformed(absl::StrCat("it has ", bytes.Length(), " bytes; at most ",
                                   MaxStepFrameBytes(limits, d_model), " can be right"));
@@ -340,8 +342,7 @@ absl::Status StepFromWire(const grpc::ByteBuffer& bytes, const StepLimits& limit
   FrameReader reader(body, limits, frame);
   RETURN_IF_ERROR(reader.Read());
   RETURN_IF_ERROR(CheckStep(frame.step, limits));
-  return reader.has_failure() ? TakeFailure(reader, frame)
-                              : TakeActivations(reader, d_model, frame);
+  return reader.has_failure() ? TakeFailure(reader, frame) : TakeActivations(reader, codec, frame);
 }
 
 }  // namespace efedllm

@@ -27,18 +27,18 @@ struct StepFrame {
   // [step.tokens(), d_model]; empty where failure is not OK. A replay's may have no rows: nobody
   // asked for them.
   Matrix hidden;
+  CodecSetting codec;                // how hidden was coded
+  uint64_t encoded_bytes = 0;        // that hidden took
   absl::Status failure;              // OK: none. Its message is printable.
   NodeId failed_node;                // where failure arose
   std::vector<StageTiming> timings;  // of the stages so far, in their order
 };
 
-// hidden: [step.tokens(), d_model], or of no rows in a replay. timings: of the stages so far, at
-// most kMaxStages.
-grpc::ByteBuffer StepToWire(const Step& step, ConstMatrixRef hidden, CodecId codec,
+// activations: of [step.tokens(), d_model] values, or of none in a replay, as
+// ActivationCodec::Encode wrote them; they are not copied. timings: of the stages so far, at most
+// kMaxStages.
+grpc::ByteBuffer StepToWire(const Step& step, std::string activations, CodecSetting codec,
                             absl::Span<const StageTiming> timings = {});
-// The same, of activations that EncodeActivations wrote. They are not copied.
-grpc::ByteBuffer EncodedStepToWire(const Step& step, std::string activations, CodecId codec,
-                                   absl::Span<const StageTiming> timings);
 grpc::ByteBuffer StepFailureToWire(const Step& step, NodeId node, const absl::Status& failure,
                                    absl::Span<const StageTiming> timings = {});
 
@@ -49,11 +49,11 @@ size_t MaxStepFrameBytes(const StepLimits& limits, size_t d_model);
 // missing (verified before anything is read), or values are not finite. InvalidArgument says what
 // else is wrong. Checks: within limits, trims, forks and spans each of distinct sequences, forks
 // and spans not empty, no sequence trimmed to more than where it goes on (but in a replay),
-// positions in range and not overflowing, replayed stages in order, known codec, payload of the
-// exact size (or none, in a replay).
+// positions in range and not overflowing, replayed stages in order, known codec, payload of exactly
+// the step's tokens (or none, in a replay). codec: of the boundary that the frame crosses.
 // hidden is reused where it has the right shape (no allocation per step in the steady state).
-absl::Status StepFromWire(const grpc::ByteBuffer& bytes, const StepLimits& limits, size_t d_model,
-                          StepFrame& frame);
+absl::Status StepFromWire(const grpc::ByteBuffer& bytes, const StepLimits& limits,
+                          ActivationCodec& codec, StepFrame& frame);
 
 }  // namespace efedllm
 

@@ -17,19 +17,20 @@ constexpr StepId kFirstStep{1};  // of an epoch
 }  // namespace
 
 HeldStage::HeldStage(Assignment assignment, NodeId self, std::shared_ptr<StageExecutor> executor,
-                     std::unique_ptr<FrameSender> downstream, const Clock& clock)
+                     StageBases bases, std::unique_ptr<FrameSender> downstream, const Clock& clock)
     : assignment_(std::move(assignment)),
       self_(self),
       downstream_(std::move(downstream)),
       clock_(clock),
       executor_(std::move(executor)),
-      lineage_({assignment_.epoch}) {}
+      lineage_({assignment_.epoch}),
+      decoder_(assignment_.config.d_model, std::move(bases.upstream)),
+      encoder_(assignment_.config.d_model, std::move(bases.downstream)) {}
 
 absl::Status HeldStage::Read(const HopFrame& hop, PassingFrame& pass) {
   pass.received = hop.received;
   pass.decoding = clock_.Now();
-  const absl::Status read =
-      StepFromWire(hop.bytes, assignment_.limits, assignment_.config.d_model, pass.frame);
+  const absl::Status read = StepFromWire(hop.bytes, assignment_.limits, decoder_, pass.frame);
   pass.decoded = clock_.Now();
   if (!read.ok()) {
     return absl::Status(read.code(),
@@ -103,22 +104,21 @@ StageTiming HeldStage::TimingOf(const PassingFrame& pass, absl::Time encoding) c
   timing.encode_micros = TimingMicros(clock_.Now() - encoding);
   timing.queue_micros = TimingMicros((pass.decoding - pass.received) +
                                      (pass.computing - pass.decoded) + (encoding - pass.computed));
+  timing.received_codec = pass.frame.codec.number();
+  timing.received_bytes = static_cast<uint32_t>(pass.frame.encoded_bytes);
   return timing;
 }
 
-grpc::ByteBuffer HeldStage::Write(PassingFrame& pass) const {
+grpc::ByteBuffer HeldStage::Write(PassingFrame& pass) {
   StepFrame& frame = pass.frame;
   const absl::Time encoding = clock_.Now();
   std::string activations;
   if (frame.failure.ok() && frame.hidden.rows() > 0) {
-    activations.reserve(
-        MaxEncodedBytes(assignment_.codec, frame.hidden.rows(), frame.hidden.cols()));
-    EncodeActivations(assignment_.codec, frame.hidden.ref(), activations);
+    encoder_.Encode(assignment_.codec, frame.hidden.ref(), activations);
   }
   if (frame.timings.size() < kMaxStages) frame.timings.push_back(TimingOf(pass, encoding));
   return frame.failure.ok()
-             ? EncodedStepToWire(frame.step, std::move(activations), assignment_.codec,
-                                 frame.timings)
+             ? StepToWire(frame.step, std::move(activations), assignment_.codec, frame.timings)
              : StepFailureToWire(frame.step, frame.failed_node, frame.failure, frame.timings);
 }
 

@@ -17,10 +17,17 @@
 #include "common/ids.h"
 #include "model/stage_executor.h"
 #include "net/hop.h"
+#include "svd/boundary_basis.h"
+#include "svd/codec.h"
 #include "wire/cluster_wire.h"
 #include "wire/step_wire.h"
 
 namespace efedllm {
+
+// What it codes with; null where a boundary has none.
+struct StageBases {
+  std::shared_ptr<const BoundaryBasis> upstream, downstream;
+};
 
 // Grows only. A halted stage runs nothing any more, but its KV stays for the next epoch to adopt.
 enum class StageLife { kPrepared, kRunning, kHalted, kEnded };
@@ -34,13 +41,13 @@ struct PassingFrame {
 };
 
 // Of a frame, Read comes before Compute before Write; Read in the order of arrival, Compute in the
-// order of Read, one Read and one Compute at a time. life() may be asked by any thread.
+// order of Read, one Read, one Compute and one Write at a time. life() may be asked by any thread.
 class HeldStage {
  public:
   // executor: null where the stage goes on with the KV of the one that runs (StageSlots adopts it).
   // downstream: where its frames go; the stage only keeps it. clock is borrowed and outlives this.
   HeldStage(Assignment assignment, NodeId self, std::shared_ptr<StageExecutor> executor,
-            std::unique_ptr<FrameSender> downstream, const Clock& clock);
+            StageBases bases, std::unique_ptr<FrameSender> downstream, const Clock& clock);
 
   const Assignment& assignment() const { return assignment_; }
   Epoch epoch() const { return assignment_.epoch; }
@@ -59,7 +66,7 @@ class HeldStage {
   absl::Status Compute(PassingFrame& pass);
 
   // The frame for the next node: the step's result, or why there is none.
-  grpc::ByteBuffer Write(PassingFrame& pass) const;
+  grpc::ByteBuffer Write(PassingFrame& pass);
 
  private:
   friend class StageSlots;
@@ -80,6 +87,8 @@ class HeldStage {
   std::vector<Epoch> lineage_;  // epochs whose KV it has: its own, and what it went on with
 
   std::optional<StepId> last_step_;  // of Read
+  ActivationCodec decoder_;          // of Read
+  ActivationCodec encoder_;          // of Write
 };
 
 }  // namespace efedllm

@@ -27,6 +27,34 @@ absl::Status OutOfMemory() {
       "out of memory: this machine has less than it offers; start the worker with less --memory");
 }
 
+// Takes the last one of tensors, which holds the basis of this boundary.
+absl::StatusOr<std::shared_ptr<const BoundaryBasis>> TakeBasis(uint32_t boundary, uint32_t d_model,
+                                                               std::vector<StageTensor>& tensors) {
+  const std::shared_ptr<const PackedTensor> data = std::move(tensors.back().data);
+  tensors.pop_back();
+  ASSIGN_OR_RETURN(BoundaryBasis basis, ParseBoundaryBasis(data->data()));
+  if (basis.boundary != boundary || basis.d_model != d_model) {
+    return absl::InvalidArgumentError(absl::StrCat("the basis of boundary ", boundary,
+                                                   " is one of boundary ", basis.boundary, " with ",
+                                                   basis.d_model, " dimensions"));
+  }
+  return std::make_shared<const BoundaryBasis>(std::move(basis));
+}
+
+// As FetchTensors put them behind the weights.
+absl::StatusOr<StageBases> TakeBases(const Assignment& assignment,
+                                     std::vector<StageTensor>& tensors) {
+  const uint32_t d_model = assignment.config.d_model;
+  StageBases bases;
+  if (assignment.downstream_basis) {
+    ASSIGN_OR_RETURN(bases.downstream, TakeBasis(assignment.layers.last, d_model, tensors));
+  }
+  if (assignment.upstream_basis) {
+    ASSIGN_OR_RETURN(bases.upstream, TakeBasis(assignment.layers.first, d_model, tensors));
+  }
+  return bases;
+}
+
 }  // namespace
 
 StageKeeper::StageKeeper(const StageKeeperOptions& options, const StageKeeperParts& parts,
@@ -194,7 +222,13 @@ absl::Status StageKeeper::Check(const Assignment& assignment) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<StageTensor>> StageKeeper::FetchTensors(const Assignment& assignment) {
+absl::StatusOr<std::vector<StageTensor>> StageKeeper::FetchTensors(const Assignment& assignment,
+                                                                   bool weights) {
+  std::vector<TensorSpec> specs;
+  if (weights) specs = assignment.tensors;
+  for (const auto* basis : {&assignment.upstream_basis, &assignment.downstream_basis}) {
+    if (*basis) specs.push_back(**basis);
+  }
   const uint64_t total = bytes_.total;
   Tell(assignment.epoch, StageState::kFetching, /*kept=*/false);
   FetchProgress progress(total, options_.draw_bar, [&](const FetchBytes& bytes) {
@@ -210,11 +244,11 @@ absl::StatusOr<std::vector<StageTensor>> StageKeeper::FetchTensors(const Assignm
     return absl::CancelledError("another assignment came");
   }
   absl::Cleanup no_cancel = [this] { SetCancel(nullptr); };
-  auto tensors = fetcher.Fetch(assignment.tensors);
+  auto tensors = fetcher.Fetch(specs);
   std::move(no_cancel).Invoke();
   progress.Finish();
   bytes_ = progress.bytes();
-  if (tensors.ok()) {
+  if (tensors.ok() && weights) {
     spdlog::info("weights of layers {} to {} are here: {} in {} tensors, {} fetched in {:.1f} s",
                  assignment.layers.first, assignment.layers.last - 1, FormatBytes(total),
                  assignment.tensors.size(), FormatBytes(bytes_.fetched),
@@ -224,8 +258,7 @@ absl::StatusOr<std::vector<StageTensor>> StageKeeper::FetchTensors(const Assignm
 }
 
 absl::StatusOr<std::shared_ptr<StageExecutor>> StageKeeper::MakeExecutor(
-    const Assignment& assignment) {
-  ASSIGN_OR_RETURN(const std::vector<StageTensor> tensors, FetchTensors(assignment));
+    const Assignment& assignment, std::vector<StageTensor> weights) {
   if (parts_.runner.BytesBeside(assignment) > options_.memory_bytes) {
     if (const std::optional<Epoch> dropped = parts_.runner.DropRunning()) {
       spdlog::warn("epoch {}: the stage of epoch {} is dropped first; {} is too little for both",
@@ -239,7 +272,7 @@ absl::StatusOr<std::shared_ptr<StageExecutor>> StageKeeper::MakeExecutor(
                              .limits = assignment.limits,
                              .keep_outputs = assignment.keep_outputs};
   ASSIGN_OR_RETURN(std::shared_ptr<StageExecutor> executor,
-                   StageExecutor::Create(options, tensors, parts_.compute));
+                   StageExecutor::Create(options, weights, parts_.compute));
   RETURN_IF_ERROR(executor->SelfTest());
   return executor;
 }
@@ -264,14 +297,19 @@ absl::Status StageKeeper::BringUp(const Assignment& assignment, StageFault& faul
                Printable(assignment.config.name));
   bytes_ = FetchBytes();
   for (const TensorSpec& tensor : assignment.tensors) bytes_.total += tensor.bytes();
+  for (const auto* basis : {&assignment.upstream_basis, &assignment.downstream_basis}) {
+    if (*basis) bytes_.total += (*basis)->bytes();
+  }
   RETURN_IF_ERROR(Check(assignment));
   parts_.runner.DropPrepared();
   kept = parts_.runner.CanContinue(assignment);
+  ASSIGN_OR_RETURN(std::vector<StageTensor> tensors, FetchTensors(assignment, !kept));
+  ASSIGN_OR_RETURN(StageBases bases, TakeBases(assignment, tensors));
   std::shared_ptr<StageExecutor> executor;
   if (kept) {
     bytes_.held = bytes_.total;
   } else {
-    ASSIGN_OR_RETURN(executor, MakeExecutor(assignment));
+    ASSIGN_OR_RETURN(executor, MakeExecutor(assignment, std::move(tensors)));
   }
   auto downstream = HopSender::Open(
       parts_.transport, CompleteAddress(assignment.downstream_address), assignment.downstream);
@@ -280,8 +318,9 @@ absl::Status StageKeeper::BringUp(const Assignment& assignment, StageFault& faul
     fault = StageFault::kDownstream;
     return answer;
   }
-  return parts_.runner.Prepare(std::make_shared<HeldStage>(
-      assignment, options_.self, std::move(executor), std::move(downstream), parts_.clock));
+  return parts_.runner.Prepare(std::make_shared<HeldStage>(assignment, options_.self,
+                                                           std::move(executor), std::move(bases),
+                                                           std::move(downstream), parts_.clock));
 }
 
 absl::Status StageKeeper::SendKv(const HandOver& hand_over, uint64_t& bytes) {

@@ -99,9 +99,11 @@ class StageKeeper final : public KvSink {
   void TakeAssignment(const Assignment& assignment);
   absl::Status BringUp(const Assignment& assignment, StageFault& fault, bool& kept);
   absl::Status Check(const Assignment& assignment) const;
-  absl::StatusOr<std::vector<StageTensor>> FetchTensors(const Assignment& assignment)
+  // All that the assignment names and the stage does not have already.
+  absl::StatusOr<std::vector<StageTensor>> FetchTensors(const Assignment& assignment, bool weights)
       ABSL_LOCKS_EXCLUDED(mu_);
-  absl::StatusOr<std::shared_ptr<StageExecutor>> MakeExecutor(const Assignment& assignment);
+  absl::StatusOr<std::shared_ptr<StageExecutor>> MakeExecutor(const Assignment& assignment,
+                                                              std::vector<StageTensor> weights);
   absl::Status AwaitDownstream(FrameSender& downstream) ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status SendKv(const HandOver& hand_over, uint64_t& bytes) ABSL_LOCKS_EXCLUDED(mu_);
   std::string CompleteAddress(const std::string& address) const;

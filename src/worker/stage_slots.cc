@@ -43,7 +43,6 @@ bool StageSlots::MayAdopt(const HeldStage& from, const Assignment& assignment) {
   const auto& lineage = from.lineage_;
   return std::find(lineage.begin(), lineage.end(), assignment.continues) != lineage.end() &&
          SameWeights(from.assignment(), assignment) &&
-         from.assignment().codec == assignment.codec &&
          SuitsExecutor(from.executor_->options(), assignment);
 }
 

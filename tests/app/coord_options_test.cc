@@ -34,7 +34,7 @@ TEST(CoordOptions, HasUsefulDefaults) {
   EXPECT_EQ(options.coordinator.http, "127.0.0.1:8080");
   EXPECT_EQ(options.coordinator.own.threads, 4u);
   EXPECT_EQ(options.coordinator.own.memory_bytes, 800u);
-  EXPECT_EQ(options.coordinator.codec, CodecId::kF32);
+  EXPECT_EQ(options.coordinator.codec.name(), "auto");
   EXPECT_EQ(options.coordinator.state_dir, "/home/ann/.local/state/efedllm/coordinator");
 }
 
@@ -104,17 +104,16 @@ TEST(CoordOptions, HasADraftModelWhereOneIsNamed) {
   EXPECT_EQ(CheckCoordFlags(flags, Machine())->coordinator.draft_model, "small.gguf");
 }
 
-TEST(CoordOptions, RefusesCodecsThatDoNotExistYet) {
-  for (const char* codec : {"transparent", "balanced", "small"}) {
-    CoordFlags flags = Flags();
-    flags.codec = codec;
-    ExpectRefused(flags, "does not exist in this version");
-  }
+TEST(CoordOptions, KnowsCodecs) {
   CoordFlags flags = Flags();
-  flags.codec = "zip";
-  ExpectRefused(flags, "unknown level");
-  flags.codec = "lossless";
-  EXPECT_TRUE(CheckCoordFlags(flags, Machine()).ok());
+  for (const char* codec : {"lossless", "transparent", "balanced", "small", "auto", "int8"}) {
+    flags.codec = codec;
+    EXPECT_EQ(CheckCoordFlags(flags, Machine())->coordinator.codec.name(), codec);
+  }
+  for (const char* codec : {"zip", "", "klt"}) {
+    flags.codec = codec;
+    ExpectRefused(flags, "unknown level");
+  }
 }
 
 TEST(CoordOptions, KnowsLayouts) {

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "net/credentials.h"
+#include "testing/plain_frame.h"
 #include "wire/step_wire.h"
 
 namespace efedllm {
@@ -96,7 +97,7 @@ class ClusterPipelineTest : public testing::Test {
       StepFrame frame;
       while (!stop_) {
         const auto hop = worker_.receiver.Next(absl::Milliseconds(10));
-        if (!hop || !StepFromWire(hop->bytes, Limits(), kWidth, frame).ok()) continue;
+        if (!hop || !PlainStepFromWire(hop->bytes, Limits(), kWidth, frame).ok()) continue;
         const std::optional<grpc::ByteBuffer> reply = answer(frame);
         if (reply) sender->Send(*reply, absl::Seconds(5)).IgnoreError();
       }
@@ -105,7 +106,7 @@ class ClusterPipelineTest : public testing::Test {
   static std::optional<grpc::ByteBuffer> Negate(const StepFrame& frame) {
     Matrix out = frame.hidden;
     for (float& value : out.ref().span()) value = -value;
-    return StepToWire(frame.step, out.ref(), CodecId::kF32);
+    return PlainStepToWire(frame.step, out.ref());
   }
 
   absl::Status Submit(uint64_t id, float value, Epoch epoch = kEpoch) {
@@ -246,7 +247,7 @@ TEST_F(ClusterPipelineTest, LearnsWhatStepsTake) {
   Play([](const StepFrame& frame) -> std::optional<grpc::ByteBuffer> {
     const std::vector<StageTiming> timings = {{NodeId{41}, 0, 0, 0, 7000, 0},
                                               {kWorker, 0, 0, 0, 3000, 0}};
-    return StepToWire(frame.step, frame.hidden.ref(), CodecId::kF32, timings);
+    return PlainStepToWire(frame.step, frame.hidden.ref(), timings);
   });
   for (uint64_t i = 0; i < 5; ++i) {
     ASSERT_TRUE(Submit(i, 1).ok());
@@ -270,9 +271,9 @@ class SeveralWorkers : public testing::Test {
       StepFrame frame;
       while (!stop_) {
         const auto hop = worker.receiver.Next(absl::Milliseconds(10));
-        if (!hop || !StepFromWire(hop->bytes, Limits(), kWidth, frame).ok()) continue;
+        if (!hop || !PlainStepFromWire(hop->bytes, Limits(), kWidth, frame).ok()) continue;
         for (float& value : frame.hidden.ref().span()) value += add;
-        sender->Send(StepToWire(frame.step, frame.hidden.ref(), CodecId::kF32), absl::Seconds(5))
+        sender->Send(PlainStepToWire(frame.step, frame.hidden.ref()), absl::Seconds(5))
             .IgnoreError();
       }
     });

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "coordinator/cluster_metrics.h"
+#include "net/credentials.h"
 #include "prometheus/text_serializer.h"
 
 namespace efedllm {
@@ -42,9 +43,16 @@ class StageMetersTest : public testing::Test {
   // One second of work on node 1, then a second on node 2.
   void Observe(Epoch epoch, double begin) {
     const int64_t micros = absl::ToUnixMicros(At(begin));
-    meters_.Observe(epoch, 0, At(begin), At(begin + 2.5),
-                    {{NodeId{1}, micros + 100'000, 0, 0, 1'000'000, 0},
-                     {NodeId{2}, micros + 1'300'000 + 60'000'000, 0, 0, 1'000'000, 0}});
+    StepResult result;
+    result.epoch = epoch;
+    result.returned = At(begin + 2.5);
+    result.timings = {
+        {NodeId{1}, micros + 100'000, 0, 0, 1'000'000, 0, CodecSetting().number(), 3000},
+        {NodeId{2}, micros + 1'300'000 + 60'000'000, 0, 0, 1'000'000, 0,
+         CodecSetting{CodecId::kInt8, 0}.number(), 800}};
+    result.received_codec = CodecSetting{CodecId::kKlt, 40}.number();
+    result.received_bytes = 300;
+    meters_.Observe(result, At(begin), /*rows=*/3);
   }
 
   std::string Text() {
@@ -68,6 +76,23 @@ class StageMetersTest : public testing::Test {
                       }};
 };
 
+TEST_F(StageMetersTest, CountsWhatCrossedEachHop) {
+  Observe(Epoch{1}, 0);
+  Observe(Epoch{1}, 2);
+  const std::vector<HopTraffic> hops = meters_.Traffic();
+  ASSERT_EQ(hops.size(), 3u);  // by where they begin: the coordinator, 1, 2
+  EXPECT_EQ(hops[0].to, NodeId{1});
+  EXPECT_EQ(hops[0].bytes, 6000u);
+  EXPECT_EQ(hops[1].codec.id, CodecId::kInt8);
+  EXPECT_EQ(hops[1].rows, 6u);
+  EXPECT_EQ(hops[2].to, kCoordinatorNode);
+  EXPECT_EQ(CodecLabel(hops[2].codec), CodecLabel({CodecId::kKlt, 40}));
+  EXPECT_THAT(Text(), HasSubstr("efedllm_hop_activation_bytes_total{codec=\"int8\","
+                                "from=\"0000000000000001\",to=\"0000000000000002\"} 1600"));
+  Observe(Epoch{2}, 4);
+  EXPECT_EQ(meters_.Traffic()[0].bytes, 3000u);  // of the epoch
+}
+
 TEST_F(StageMetersTest, SaysHowBusyEachStageIs) {
   EXPECT_TRUE(meters_.Busy(At(0)).empty());
   for (int i = 0; i < 4; ++i) Observe(Epoch{1}, 2.0 * i);
@@ -81,8 +106,11 @@ TEST_F(StageMetersTest, SaysHowBusyEachStageIs) {
 
 TEST_F(StageMetersTest, ANewEpochBeginsAnew) {
   Observe(Epoch{1}, 0);
-  meters_.Observe(Epoch{2}, 0, At(3), At(4),
-                  {{NodeId{7}, absl::ToUnixMicros(At(3)), 0, 0, 100, 0}});
+  StepResult result;
+  result.epoch = Epoch{2};
+  result.returned = At(4);
+  result.timings = {{NodeId{7}, absl::ToUnixMicros(At(3)), 0, 0, 100, 0}};
+  meters_.Observe(result, At(3), /*rows=*/1);
   const std::vector<StageBusy> busy = meters_.Busy(At(11));
   ASSERT_EQ(busy.size(), 1u);
   EXPECT_EQ(busy[0].node, NodeId{7});

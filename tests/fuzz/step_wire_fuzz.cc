@@ -6,6 +6,7 @@
 #include <string>
 
 #include "common/check.h"
+#include "testing/plain_frame.h"
 #include "wire/frame.h"
 #include "wire/step_wire.h"
 
@@ -17,7 +18,7 @@ constexpr efedllm::StepLimits kLimits{
 
 void Check(const grpc::ByteBuffer& bytes) {
   efedllm::StepFrame frame;
-  if (!StepFromWire(bytes, kLimits, kModel, frame).ok()) return;
+  if (!PlainStepFromWire(bytes, kLimits, kModel, frame).ok()) return;
   const efedllm::Step& step = frame.step;
   CHECK(step.tokens() <= kLimits.max_tokens);
   CHECK(step.spans.size() <= kLimits.max_spans);
@@ -29,11 +30,10 @@ void Check(const grpc::ByteBuffer& bytes) {
   }
 
   const grpc::ByteBuffer again =
-      frame.failure.ok()
-          ? StepToWire(step, frame.hidden.ref(), efedllm::CodecId::kF32, frame.timings)
-          : StepFailureToWire(step, frame.failed_node, frame.failure, frame.timings);
+      frame.failure.ok() ? PlainStepToWire(step, frame.hidden.ref(), frame.timings)
+                         : StepFailureToWire(step, frame.failed_node, frame.failure, frame.timings);
   efedllm::StepFrame copy;
-  CHECK(StepFromWire(again, kLimits, kModel, copy).ok());
+  CHECK(PlainStepFromWire(again, kLimits, kModel, copy).ok());
   CHECK(copy.step.spans == step.spans);
   CHECK(copy.step.trims == step.trims);
   CHECK(copy.step.forks == step.forks);

@@ -121,7 +121,7 @@ TEST(ClusterWire, KeepsAnAssignment) {
   EXPECT_EQ(out->limits.max_position, 512u);
   EXPECT_EQ(out->downstream, in.downstream);
   EXPECT_EQ(out->downstream_address, in.downstream_address);
-  EXPECT_EQ(out->codec, CodecId::kF32);
+  EXPECT_EQ(out->codec, CodecSetting());
   EXPECT_EQ(out->kv_type, KvType::kF16);
   EXPECT_EQ(out->continues, in.continues);
   EXPECT_EQ(out->stage, 1u);

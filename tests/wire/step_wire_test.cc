@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "efedllm/stage.pb.h"
+#include "testing/plain_frame.h"
 #include "wire/frame.h"
 
 namespace efedllm {
@@ -47,8 +48,7 @@ std::string ToString(const grpc::ByteBuffer& buffer) {
 
 v1::StepFrame ValidMessage() {
   v1::StepFrame message;
-  EXPECT_TRUE(message.ParseFromString(
-      ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32))));
+  EXPECT_TRUE(message.ParseFromString(ToString(PlainStepToWire(SomeStep(), SomeHidden(5).ref()))));
   message.clear_checksum();
   return message;
 }
@@ -56,7 +56,7 @@ v1::StepFrame ValidMessage() {
 // Bytes before a checksum that is right.
 absl::Status Parse(const std::string& bytes) {
   StepFrame frame;
-  return StepFromWire(SealFrame(bytes), kLimits, kModel, frame);
+  return PlainStepFromWire(SealFrame(bytes), kLimits, kModel, frame);
 }
 absl::Status Parse(const v1::StepFrame& message) { return Parse(message.SerializeAsString()); }
 
@@ -71,8 +71,7 @@ TEST(StepWire, KeepsAStepAndEveryBitOfItsActivations) {
   const Matrix hidden = SomeHidden(5);
   StepFrame frame;
   ASSERT_TRUE(
-      StepFromWire(StepToWire(SomeStep(), hidden.ref(), CodecId::kF32), kLimits, kModel, frame)
-          .ok());
+      PlainStepFromWire(PlainStepToWire(SomeStep(), hidden.ref()), kLimits, kModel, frame).ok());
   EXPECT_EQ(frame.step.epoch, Epoch{3});
   EXPECT_EQ(frame.step.id, StepId{77});
   EXPECT_EQ(frame.step.spans, SomeStep().spans);
@@ -90,18 +89,18 @@ TEST(StepWire, KeepsWhatAReplayIs) {
   step.trims[1].length = 90;  // it goes back over what is kept
   StepFrame frame;
   for (const size_t rows : {size_t{5}, size_t{0}}) {
-    ASSERT_TRUE(StepFromWire(StepToWire(step, SomeHidden(rows).ref(), CodecId::kF32), kLimits,
-                             kModel, frame)
-                    .ok());
+    ASSERT_TRUE(
+        PlainStepFromWire(PlainStepToWire(step, SomeHidden(rows).ref()), kLimits, kModel, frame)
+            .ok());
     EXPECT_TRUE(frame.step.forget_others);
     EXPECT_EQ(frame.step.replay_stages, step.replay_stages);
     EXPECT_EQ(frame.step.trims, step.trims);
     EXPECT_EQ(frame.hidden.rows(), rows);
     EXPECT_EQ(frame.hidden.cols(), kModel);
   }
-  ASSERT_TRUE(StepFromWire(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32), kLimits,
-                           kModel, frame)
-                  .ok());
+  ASSERT_TRUE(
+      PlainStepFromWire(PlainStepToWire(SomeStep(), SomeHidden(5).ref()), kLimits, kModel, frame)
+          .ok());
   EXPECT_FALSE(frame.step.forget_others);
   EXPECT_FALSE(frame.step.replay());
 }
@@ -129,13 +128,13 @@ TEST(StepWire, RefusesReplaysThatAreNone) {
 
 void ExpectDamaged(const std::string& bytes) {
   StepFrame frame;
-  const absl::Status status = StepFromWire(ToBuffer(bytes), kLimits, kModel, frame);
+  const absl::Status status = PlainStepFromWire(ToBuffer(bytes), kLimits, kModel, frame);
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(status.message(), "frame damaged on its way");
 }
 
 TEST(StepWire, SeesEveryDamagedByteBeforeItReadsAny) {
-  const std::string bytes = ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32));
+  const std::string bytes = ToString(PlainStepToWire(SomeStep(), SomeHidden(5).ref()));
   for (size_t i = 0; i < bytes.size(); ++i) {
     for (const int bit : {0, 7}) {
       std::string damaged = bytes;
@@ -150,8 +149,7 @@ TEST(StepWire, SeesEveryDamagedByteBeforeItReadsAny) {
 
 TEST(StepWire, IsTheMessageOfTheProtoFile) {
   v1::StepFrame sealed;
-  ASSERT_TRUE(
-      sealed.ParseFromString(ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32))));
+  ASSERT_TRUE(sealed.ParseFromString(ToString(PlainStepToWire(SomeStep(), SomeHidden(5).ref()))));
   EXPECT_NE(sealed.checksum(), 0u);
   const v1::StepFrame message = ValidMessage();
   EXPECT_EQ(message.step(), 77u);
@@ -161,21 +159,22 @@ TEST(StepWire, IsTheMessageOfTheProtoFile) {
 }
 
 TEST(StepWire, ReadsAFrameInManySlices) {
-  const std::string bytes = ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32));
+  const std::string bytes = ToString(PlainStepToWire(SomeStep(), SomeHidden(5).ref()));
   std::vector<grpc::Slice> slices;
   for (size_t i = 0; i < bytes.size(); i += 7) slices.emplace_back(bytes.substr(i, 7));
   StepFrame frame;
   ASSERT_TRUE(
-      StepFromWire(grpc::ByteBuffer(slices.data(), slices.size()), kLimits, kModel, frame).ok());
+      PlainStepFromWire(grpc::ByteBuffer(slices.data(), slices.size()), kLimits, kModel, frame)
+          .ok());
   EXPECT_EQ(frame.step.tokens(), 5u);
 }
 
 TEST(StepWire, ReusesTheActivationsMemory) {
   StepFrame frame;
-  const grpc::ByteBuffer bytes = StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32);
-  ASSERT_TRUE(StepFromWire(bytes, kLimits, kModel, frame).ok());
+  const grpc::ByteBuffer bytes = PlainStepToWire(SomeStep(), SomeHidden(5).ref());
+  ASSERT_TRUE(PlainStepFromWire(bytes, kLimits, kModel, frame).ok());
   const float* before = frame.hidden.row(0);
-  ASSERT_TRUE(StepFromWire(bytes, kLimits, kModel, frame).ok());
+  ASSERT_TRUE(PlainStepFromWire(bytes, kLimits, kModel, frame).ok());
   EXPECT_EQ(frame.hidden.row(0), before);
 }
 
@@ -184,7 +183,7 @@ TEST(StepWire, AStepMayOnlyTrim) {
   step.trims = {{SequenceId{4}, 0}};
   StepFrame frame;
   ASSERT_TRUE(
-      StepFromWire(StepToWire(step, Matrix(0, kModel).ref(), CodecId::kF32), kLimits, kModel, frame)
+      PlainStepFromWire(PlainStepToWire(step, Matrix(0, kModel).ref()), kLimits, kModel, frame)
           .ok());
   EXPECT_EQ(frame.step.trims, step.trims);
   EXPECT_EQ(frame.hidden.rows(), 0u);
@@ -194,7 +193,7 @@ TEST(StepWire, PassesAFailureOnWithItsTrimsAndForks) {
   StepFrame frame;
   const absl::Status failure = absl::ResourceExhaustedError("no KV\npage left");
   ASSERT_TRUE(
-      StepFromWire(StepFailureToWire(SomeStep(), NodeId{12}, failure), kLimits, kModel, frame)
+      PlainStepFromWire(StepFailureToWire(SomeStep(), NodeId{12}, failure), kLimits, kModel, frame)
           .ok());
   EXPECT_EQ(frame.failure.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(frame.failure.message()), HasSubstr("page left"));
@@ -208,18 +207,19 @@ TEST(StepWire, AFailureOfAnyTextIsReadable) {
   StepFrame frame;
   const absl::Status failure = absl::InternalError(std::string(5000, '\xff'));
   ASSERT_TRUE(
-      StepFromWire(StepFailureToWire(SomeStep(), NodeId{1}, failure), kLimits, kModel, frame).ok());
+      PlainStepFromWire(StepFailureToWire(SomeStep(), NodeId{1}, failure), kLimits, kModel, frame)
+          .ok());
   EXPECT_EQ(frame.failure.code(), absl::StatusCode::kInternal);
 }
 
 TEST(StepWire, ALaterFrameForgetsAnEarlierFailure) {
   StepFrame frame;
-  ASSERT_TRUE(StepFromWire(StepFailureToWire(SomeStep(), NodeId{1}, absl::InternalError("x")),
-                           kLimits, kModel, frame)
+  ASSERT_TRUE(PlainStepFromWire(StepFailureToWire(SomeStep(), NodeId{1}, absl::InternalError("x")),
+                                kLimits, kModel, frame)
                   .ok());
-  ASSERT_TRUE(StepFromWire(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32), kLimits,
-                           kModel, frame)
-                  .ok());
+  ASSERT_TRUE(
+      PlainStepFromWire(PlainStepToWire(SomeStep(), SomeHidden(5).ref()), kLimits, kModel, frame)
+          .ok());
   EXPECT_TRUE(frame.failure.ok());
 }
 
@@ -243,17 +243,17 @@ TEST(StepWire, TheLargestValidFrameIsWithinTheMaximum) {
   const std::vector<StageTiming> timings(
       kMaxStages, {NodeId{UINT64_MAX}, INT64_MIN, UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX});
   const Matrix hidden(16, kModel);
-  const grpc::ByteBuffer bytes = StepToWire(step, hidden.ref(), CodecId::kF32, timings);
+  const grpc::ByteBuffer bytes = PlainStepToWire(step, hidden.ref(), timings);
   EXPECT_LE(bytes.Length(), MaxStepFrameBytes(limits, kModel));
   StepFrame frame;
-  EXPECT_TRUE(StepFromWire(bytes, limits, kModel, frame).ok());
+  EXPECT_TRUE(PlainStepFromWire(bytes, limits, kModel, frame).ok());
   const grpc::ByteBuffer failure =
       StepFailureToWire(step, NodeId{UINT64_MAX}, absl::InternalError(std::string(9999, '\1')));
   EXPECT_LE(failure.Length(), MaxStepFrameBytes(limits, kModel));
 }
 
 TEST(StepWire, RefusesEveryTruncation) {
-  std::string bytes = ToString(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32));
+  std::string bytes = ToString(PlainStepToWire(SomeStep(), SomeHidden(5).ref()));
   bytes.resize(bytes.size() - kChecksumBytes);
   ASSERT_TRUE(Parse(bytes).ok());
   for (size_t size = 0; size < bytes.size(); ++size) {
@@ -341,13 +341,12 @@ TEST(StepWire, KeepsTheStagesTimings) {
   const std::vector<StageTiming> timings = {{NodeId{3}, 1'700'000'000'000'000, 1, 2, 3, 4},
                                             {NodeId{9}, -5, UINT32_MAX, 0, 7, 0}};
   StepFrame frame;
-  const grpc::ByteBuffer bytes =
-      StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32, timings);
-  ASSERT_TRUE(StepFromWire(bytes, kLimits, kModel, frame).ok());
+  const grpc::ByteBuffer bytes = PlainStepToWire(SomeStep(), SomeHidden(5).ref(), timings);
+  ASSERT_TRUE(PlainStepFromWire(bytes, kLimits, kModel, frame).ok());
   EXPECT_EQ(frame.timings, timings);
-  ASSERT_TRUE(StepFromWire(StepToWire(SomeStep(), SomeHidden(5).ref(), CodecId::kF32), kLimits,
-                           kModel, frame)
-                  .ok());
+  ASSERT_TRUE(
+      PlainStepFromWire(PlainStepToWire(SomeStep(), SomeHidden(5).ref()), kLimits, kModel, frame)
+          .ok());
   EXPECT_TRUE(frame.timings.empty());
 }
 
@@ -373,7 +372,7 @@ TEST(StepWire, RefusesActivationsOfAnotherSizeOrNotFinite) {
   hidden.row(4)[7] = std::numeric_limits<float>::quiet_NaN();
   StepFrame frame;
   const absl::Status status =
-      StepFromWire(StepToWire(SomeStep(), hidden.ref(), CodecId::kF32), kLimits, kModel, frame);
+      PlainStepFromWire(PlainStepToWire(SomeStep(), hidden.ref()), kLimits, kModel, frame);
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), HasSubstr("finite"));
 }
@@ -396,7 +395,7 @@ TEST(StepWire, RefusesAnEmptyBuffer) {
   EXPECT_MALFORMED(Parse(""), "codec");
   ExpectDamaged("");
   StepFrame frame;
-  EXPECT_EQ(StepFromWire(grpc::ByteBuffer(), kLimits, kModel, frame).code(),
+  EXPECT_EQ(PlainStepFromWire(grpc::ByteBuffer(), kLimits, kModel, frame).code(),
             absl::StatusCode::kDataLoss);
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "testing/plain_frame.h"
 #include "wire/status_wire.h"
 
 namespace efedllm {
@@ -169,7 +170,7 @@ std::optional<StepFrame> FakeCoordinator::AwaitStep(const StepLimits& limits) {
     const std::optional<HopFrame> frame = receiver_->Next(absl::Milliseconds(100));
     if (!frame) continue;
     StepFrame step;
-    const absl::Status read = StepFromWire(frame->bytes, limits, config_.d_model, step);
+    const absl::Status read = PlainStepFromWire(frame->bytes, limits, config_.d_model, step);
     EXPECT_TRUE(read.ok()) << read;
     if (!read.ok()) return std::nullopt;
     return step;

@@ -69,7 +69,7 @@ class StageRunnerTest : public ::testing::Test {
     ASSERT_TRUE(runner_
                     ->Prepare(std::make_shared<HeldStage>(
                         assignment, NodeId{9}, kept ? nullptr : world_.MakeExecutor(assignment),
-                        std::make_unique<FakeSender>(to), clock_))
+                        StageBases(), std::make_unique<FakeSender>(to), clock_))
                     .ok());
   }
   void Send(const Step& step) {

@@ -15,6 +15,7 @@
 #include "model/model_file.h"
 #include "model/tensor_loader.h"
 #include "model/weights.h"
+#include "testing/plain_frame.h"
 #include "worker/stage_slots.h"
 
 namespace efedllm {
@@ -61,7 +62,8 @@ class StageWorld {
   std::shared_ptr<HeldStage> MakeStage(const Assignment& assignment, const StageSlots& slots) {
     const bool kept = slots.CanContinue(assignment);
     return std::make_shared<HeldStage>(assignment, NodeId{9},
-                                       kept ? nullptr : MakeExecutor(assignment), nullptr, clock_);
+                                       kept ? nullptr : MakeExecutor(assignment), StageBases(),
+                                       nullptr, clock_);
   }
 
   Matrix SomeHidden(size_t rows, size_t first_row = 0) const {
@@ -82,7 +84,7 @@ class StageWorld {
                             : SomeHidden(step.tokens(), step.spans[0].first_position));
   }
   HopFrame Frame(const Step& step, const Matrix& hidden) const {
-    return {kUpstream, clock_.Now(), StepToWire(step, hidden.ref(), CodecId::kF32)};
+    return {kUpstream, clock_.Now(), PlainStepToWire(step, hidden.ref())};
   }
 
   // What the slots send on; nullopt: they drop the frame. A failure of the stage halts it.
@@ -101,7 +103,7 @@ class StageWorld {
     }
     StepFrame out;
     const absl::Status read =
-        StepFromWire(stage->Write(pass), stage->assignment().limits, config_.d_model, out);
+        PlainStepFromWire(stage->Write(pass), stage->assignment().limits, config_.d_model, out);
     EXPECT_TRUE(read.ok()) << read;
     return out;
   }

@@ -53,7 +53,8 @@ TEST_F(WorkerHandOverTest, HandsItsKvOverBitForBit) {
   RunFourPositions(*hop, 1);
   const Assignment next = Next(2, 1);
   Receiver receiver(coordinator_.NewNode());
-  const auto stage = std::make_shared<HeldStage>(next, NodeId{5}, Reference(next), nullptr, clock_);
+  const auto stage =
+      std::make_shared<HeldStage>(next, NodeId{5}, Reference(next), StageBases(), nullptr, clock_);
   receiver.slots.Prepare(stage);
   coordinator_.HandOverTo(receiver.From(1, 2));
   const std::optional<HandedOver> handed_over = coordinator_.AwaitHandedOver();
@@ -85,8 +86,8 @@ TEST_F(WorkerHandOverTest, AHandOverThatFailsSaysWhy) {
 TEST_F(WorkerHandOverTest, TakesKvOverAndIsReadyOnceMore) {
   const Assignment assignment = Next(2, 1);
   StageSlots from;
-  from.Prepare(
-      std::make_shared<HeldStage>(Next(1, 0), NodeId{5}, Reference(assignment), nullptr, clock_));
+  from.Prepare(std::make_shared<HeldStage>(Next(1, 0), NodeId{5}, Reference(assignment),
+                                           StageBases(), nullptr, clock_));
   ASSERT_TRUE(from.Enter(from.prepared()));
   Matrix hidden = SomeHidden(3);
   ASSERT_TRUE(

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "model/stage_executor.h"
+#include "testing/plain_frame.h"
 #include "worker/worker_world.h"
 
 namespace efedllm {
@@ -191,8 +192,7 @@ TEST_F(WorkerStageTest, AppendsWhatItTookToThoseOfTheStagesBefore) {
   const StageTiming before{NodeId{5}, 123, 1, 2, 3, 4};
   const absl::Time sent = absl::Now();
   ASSERT_TRUE(
-      hop->Send(StepToWire(step, SomeHidden(3).ref(), CodecId::kF32, {before}), absl::Seconds(10))
-          .ok());
+      hop->Send(PlainStepToWire(step, SomeHidden(3).ref(), {before}), absl::Seconds(10)).ok());
   const std::optional<StepFrame> result = coordinator_.AwaitStep(limits());
   const absl::Time back = absl::Now();
   ASSERT_TRUE(result);
@@ -282,8 +282,8 @@ TEST_F(WorkerStageTest, MalformedStepsFailTheStageAndNotTheWorker) {
   not_a_number.row(0)[3] = std::numeric_limits<float>::quiet_NaN();
   const grpc::ByteBuffer frames[] = {
       grpc::ByteBuffer(&garbage, 1),
-      StepToWire(OneStep(2, 1, {{SequenceId{1}, 0, 1}}), not_a_number.ref(), CodecId::kF32),
-      StepToWire(OneStep(3, 1, {{SequenceId{1}, 0, 900}}), SomeHidden(900).ref(), CodecId::kF32)};
+      PlainStepToWire(OneStep(2, 1, {{SequenceId{1}, 0, 1}}), not_a_number.ref()),
+      PlainStepToWire(OneStep(3, 1, {{SequenceId{1}, 0, 900}}), SomeHidden(900).ref())};
   uint64_t epoch = 1;
   for (const grpc::ByteBuffer& frame : frames) {
     const auto hop = coordinator_.OpenHop();

@@ -14,6 +14,7 @@
 #include "common/clock.h"
 #include "model/gguf_builder.h"
 #include "net/net_world.h"
+#include "testing/plain_frame.h"
 #include "worker/fake_coordinator.h"
 #include "worker/worker.h"
 
@@ -85,8 +86,7 @@ class WorkerWorld : public ::testing::Test {
     return hidden;
   }
   absl::Status SendStep(HopSender& hop, const Step& step) {
-    return hop.Send(StepToWire(step, SomeHidden(step.tokens()).ref(), CodecId::kF32),
-                    absl::Seconds(10));
+    return hop.Send(PlainStepToWire(step, SomeHidden(step.tokens()).ref()), absl::Seconds(10));
   }
   StepLimits limits() const { return coordinator_.MakeAssignment(Epoch{1}, {0, 1}).limits; }
 

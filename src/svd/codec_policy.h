@@ -1,0 +1,77 @@
+// Which codec an edge uses: pure rules over budgets of quality and measured times.
+#ifndef EFEDLLM_SVD_CODEC_POLICY_H_
+#define EFEDLLM_SVD_CODEC_POLICY_H_
+
+#include <cstddef>
+#include <optional>
+#include <string>
+
+#include "absl/strings/string_view.h"
+#include "svd/boundary_basis.h"
+#include "svd/codec.h"
+
+namespace efedllm {
+
+// How much the transfers may change what the model says: mean KL of the next token's distribution
+// from the uncoded model's, in nats, all hops together.
+enum class CodecLevel {
+  kLossless,     // 0
+  kTransparent,  // 1e-3
+  kBalanced,     // 1e-2
+  kSmall,        // 3e-2
+  kAuto,         // for each edge the least of these that is worth its time
+};
+std::optional<CodecLevel> CodecLevelFromName(absl::string_view name);
+absl::string_view CodecLevelName(CodecLevel level);
+double KlBudget(CodecLevel level);  // not of kAuto
+
+// What the operator asks for: a level, or, for benchmarks, one codec for every edge.
+struct CodecRequest {
+  // A level, or the name of a codec without a basis. nullopt: neither.
+  static std::optional<CodecRequest> FromName(absl::string_view name);
+
+  CodecLevel level = CodecLevel::kAuto;
+  std::optional<CodecId> fixed;  // kF32, kF16 or kInt8; the level does not count then
+
+  std::string name() const;  // "balanced", "int8"
+  // Whether bases can be of use at all.
+  bool may_use_bases() const { return !fixed && level != CodecLevel::kLossless; }
+};
+
+// The coarsest setting of kScalar or kKlt with which one of so many hops keeps to its share of the
+// level's budget, by what the basis measured. The hops' harm adds up, so each gets the same share.
+// A part of the budget is left for texts that are not like the calibration's.
+CodecSetting SettingFor(CodecLevel level, CodecId codec, const BoundaryBasis& basis, size_t hops);
+
+// Mean bytes of a coded row.
+double ExpectedRowBytes(CodecSetting setting, size_t d_model, const BoundaryBasis* basis);
+
+// Seconds to encode a row and to decode it again.
+struct CodecCosts {
+  double f32 = 0, f16 = 0, int8 = 0, scalar = 0, klt = 0;
+
+  double of(CodecId codec) const;
+};
+// Measures them on this thread, some milliseconds. basis: null leaves scalar and klt unknown (0).
+CodecCosts MeasureCodecCosts(size_t d_model, const BoundaryBasis* basis);
+
+struct EdgeFacts {
+  size_t d_model = 0;
+  size_t hops = 1;                       // of the chain
+  const BoundaryBasis* basis = nullptr;  // null: none yet
+  double bytes_per_second = 0;           // of the link; 0: not measured
+  bool same_machine = false;
+  double compute_seconds = 0;  // that the chain computes for one row, shared out to its hops
+  CodecCosts costs;
+};
+
+// A level: its smallest codec, or int8 as long as there is no basis. kAuto: the least lossy one
+// whose row takes at most 3 % longer than the fastest's, compute + encode + bytes / bandwidth +
+// decode; links that were not measured, or so fast that bytes don't matter, stay lossless. present
+// stays unless that is 10 % faster.
+CodecSetting ChooseCodec(const CodecRequest& request, const EdgeFacts& facts,
+                         std::optional<CodecSetting> present = std::nullopt);
+
+}  // namespace efedllm
+
+#endif  // EFEDLLM_SVD_CODEC_POLICY_H_

@@ -1,0 +1,125 @@
+#include "svd/codec_policy.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace efedllm {
+namespace {
+
+// A basis as far as the policy looks at it.
+BoundaryBasis SomeBasis(uint32_t d_model) {
+  BoundaryBasis basis;
+  basis.boundary = 4;
+  basis.d_model = d_model;
+  basis.scalar.kl_per_step2 = 0.2F;
+  basis.klt.kl_per_step2 = 0.1F;
+  for (uint32_t i = 0; i < d_model; ++i) {
+    basis.scalar.log_sigma.push_back(0);
+    basis.klt.log_sigma.push_back(static_cast<int16_t>(64 - static_cast<int>(i)));
+  }
+  return basis;
+}
+
+TEST(CodecPolicy, LevelsHaveNames) {
+  for (const char* name : {"lossless", "transparent", "balanced", "small", "auto"}) {
+    EXPECT_EQ(CodecLevelName(CodecLevelFromName(name).value()), name);
+    EXPECT_EQ(CodecRequest::FromName(name)->name(), name);
+  }
+  EXPECT_EQ(CodecLevelFromName("best"), std::nullopt);
+  EXPECT_EQ(CodecRequest::FromName("f16")->fixed, CodecId::kF16);
+  EXPECT_EQ(CodecRequest::FromName("klt"), std::nullopt);  // its step is the level's to choose
+}
+
+TEST(CodecPolicy, HopsShareABudget) {
+  const BoundaryBasis basis = SomeBasis(64);
+  for (const CodecLevel level :
+       {CodecLevel::kTransparent, CodecLevel::kBalanced, CodecLevel::kSmall}) {
+    for (const size_t hops : {size_t{1}, size_t{4}, size_t{33}}) {
+      for (const CodecId codec : {CodecId::kScalar, CodecId::kKlt}) {
+        const CodecSetting setting = SettingFor(level, codec, basis, hops);
+        const double step = static_cast<double>(StepSize(setting.step));
+        const double harm = codec == CodecId::kKlt ? 0.1 : 0.2;
+        const double all = static_cast<double>(hops) * harm * step * step;
+        EXPECT_LE(all, 0.66 * KlBudget(level));
+        EXPECT_GE(all, 0.5 * KlBudget(level)) << "and uses most of it";
+      }
+    }
+  }
+}
+
+TEST(CodecPolicy, ExpectsBytesAsTheEntropyOfTheCoefficients) {
+  const BoundaryBasis basis = SomeBasis(256);
+  EXPECT_EQ(ExpectedRowBytes({CodecId::kF32, 0}, 256, nullptr), 1024);
+  EXPECT_EQ(ExpectedRowBytes({CodecId::kInt8, 0}, 256, nullptr), 272);
+  // Standard deviation 1 in steps of 1/8: log2(8) + 2.05 bits each.
+  EXPECT_NEAR(ExpectedRowBytes({CodecId::kScalar, 48}, 256, &basis), 256 * 5.05 / 8 + 1, 3);
+}
+
+EdgeFacts Facts(const BoundaryBasis& basis) {
+  EdgeFacts facts;
+  facts.d_model = 256;
+  facts.hops = 3;
+  facts.basis = &basis;
+  facts.compute_seconds = 100e-6;
+  facts.costs = {.f32 = 0, .f16 = 1e-7, .int8 = 3e-7, .scalar = 2e-6, .klt = 6e-6};
+  return facts;
+}
+
+TEST(CodecPolicy, ALevelIsItsSmallestCodec) {
+  const BoundaryBasis basis = SomeBasis(256);
+  EdgeFacts facts = Facts(basis);
+  const CodecRequest request{CodecLevel::kBalanced, std::nullopt};
+  EXPECT_EQ(ChooseCodec(request, facts),
+            SettingFor(CodecLevel::kBalanced, CodecId::kKlt, basis, 3));
+  facts.basis = nullptr;
+  EXPECT_EQ(ChooseCodec(request, facts).id, CodecId::kInt8);
+  EXPECT_EQ(ChooseCodec({CodecLevel::kLossless, std::nullopt}, facts).id, CodecId::kF32);
+  EXPECT_EQ(ChooseCodec({CodecLevel::kLossless, CodecId::kF16}, facts).id, CodecId::kF16);
+}
+
+TEST(CodecPolicy, AutoIsLosslessWhereBytesDoNotMatter) {
+  const BoundaryBasis basis = SomeBasis(256);
+  EdgeFacts facts = Facts(basis);
+  EXPECT_EQ(ChooseCodec({}, facts).id, CodecId::kF32);  // the link was not measured
+  facts.bytes_per_second = 1e9;
+  EXPECT_EQ(ChooseCodec({}, facts).id, CodecId::kF32);
+  facts.bytes_per_second = 1e5;
+  facts.same_machine = true;
+  EXPECT_EQ(ChooseCodec({}, facts).id, CodecId::kF32);
+}
+
+TEST(CodecPolicy, AutoCompressesMoreTheSlowerTheLink) {
+  const BoundaryBasis basis = SomeBasis(256);
+  EdgeFacts facts = Facts(basis);
+  double last = 4096;
+  for (const double mbit : {10000.0, 1000.0, 100.0, 10.0, 2.0}) {
+    facts.bytes_per_second = mbit * 1e6 / 8;
+    const CodecSetting setting = ChooseCodec({}, facts);
+    const double bytes = ExpectedRowBytes(setting, 256, &basis);
+    EXPECT_LE(bytes, last) << mbit;
+    last = bytes;
+  }
+  EXPECT_EQ(ChooseCodec({}, facts), SettingFor(CodecLevel::kSmall, CodecId::kKlt, basis, 3));
+}
+
+TEST(CodecPolicy, AutoStaysWithWhatIsNearlyAsGood) {
+  const BoundaryBasis basis = SomeBasis(256);
+  EdgeFacts facts = Facts(basis);
+  // Where f32 takes 5 % longer than the fastest: it is not chosen, but it is not left either.
+  for (double rate = 200e6; rate > 1e6; rate *= 0.9) {
+    facts.bytes_per_second = rate;
+    const CodecSetting fresh = ChooseCodec({}, facts);
+    if (fresh.id == CodecId::kF32) continue;
+    EXPECT_EQ(ChooseCodec({}, facts, CodecSetting{CodecId::kF32, 0}).id, CodecId::kF32);
+    break;
+  }
+  facts.bytes_per_second = 1e6;
+  EXPECT_NE(ChooseCodec({}, facts, CodecSetting{CodecId::kF32, 0}).id, CodecId::kF32);
+  // One that was calibrated for another number of hops is none any more.
+  EXPECT_NE(ChooseCodec({}, facts, CodecSetting{CodecId::kKlt, 1}),
+            (CodecSetting{CodecId::kKlt, 1}));
+}
+
+}  // namespace
+}  // namespace efedllm
