@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "app/ctl_eval_parts.h"
+#include "app/ctl_eval_text_coded.h"
 #include "app/local_run.h"
 #include "app/text_input.h"
 #include "common/status_macros.h"
@@ -30,7 +31,8 @@ struct TextFlags {
   std::string text;
   uint32_t context = 0;
   std::string save_logits;  // perplexity
-  std::string reference;    // kl
+  std::string reference;    // kl, or:
+  CodedTextFlags coded;
 };
 
 // A window that is as long as the model's context takes as much KV.
@@ -44,10 +46,7 @@ LocalModelOptions OptionsFor(const TextFlags& flags) {
 absl::StatusOr<TextWindows> ReadWindows(const TextFlags& flags, const LocalRun& run) {
   ASSIGN_OR_RETURN(const std::string text, ReadText(flags.text));
   ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::Create(run.file));
-  const std::vector<int32_t> special = tokenizer->Encode("", {.add_special = true});
-  const bool adds_bos = !special.empty() && special[0] == tokenizer->bos();
-  return CutText(tokenizer->Encode(text, {.add_special = false}), adds_bos ? tokenizer->bos() : -1,
-                 run.model->options().context);
+  return CutForModel(text, *tokenizer, run.model->options().context);
 }
 
 absl::Status RunPerplexity(const TextFlags& flags) {
@@ -99,6 +98,13 @@ void PrintDivergence(const Divergence& result, bool json) {
 }
 
 absl::Status RunKl(const TextFlags& flags) {
+  if (flags.reference.empty() == flags.coded.codec.empty()) {
+    return absl::InvalidArgumentError(
+        "give either --reference, another model, or --codec, to code between stages");
+  }
+  if (!flags.coded.codec.empty()) {
+    return RunCodedKl(flags.local, flags.text, flags.context, flags.coded);
+  }
   ASSIGN_OR_RETURN(const std::unique_ptr<LocalRun> run, OpenLocal(flags.local, OptionsFor(flags)));
   ASSIGN_OR_RETURN(const TextWindows text, ReadWindows(flags, *run));
   ModelLogits source(*run->model);
@@ -157,18 +163,21 @@ void AddKlCommand(CLI::App& eval, int& exit_code) {
       "kl",
       "How far a model's predictions of a text are from a reference's: the Kullback-Leibler\n"
       "divergence in nats of each predicted token's distribution, its mean and its maximum, and\n"
-      "how often both hold the same token for the likeliest. Windows as in eval perplexity.");
+      "how often both hold the same token for the likeliest. Windows as in eval perplexity.\n"
+      "With --codec the model's stages hand coded activations on, and the reference is the same\n"
+      "model without; bytes are those of a hop's frames, with header and checksum.");
   command->footer(
-      "Example: efedllm-ctl eval kl --model m-q4_0.gguf --reference m-f16.gguf --text novel.txt");
+      "Examples: efedllm-ctl eval kl --model m-q4_0.gguf --reference m-f16.gguf --text novel.txt\n"
+      "          efedllm-ctl eval kl --model m.gguf --text novel.txt --stages 4 --codec balanced");
   AddTextFlags(*command, *flags);
-  command
-      ->add_option("--reference", flags->reference,
-                   "Another model of the same vocabulary, or logits of this text that eval\n"
-                   "perplexity --save-logits wrote")
-      ->required();
+  command->add_option("--reference", flags->reference,
+                      "Another model of the same vocabulary, or logits of this text that eval\n"
+                      "perplexity --save-logits wrote");
+  AddCodedTextFlags(*command, flags->coded);
   AddJsonFlag(*command, flags->local,
-              "{\"mean_kl\", \"max_kl\", \"top1_agreement\", \"perplexity\", "
-              "\"reference_perplexity\", \"tokens\"}");
+              "{\"mean_kl\", \"max_kl\", \"top1_agreement\", \"perplexity\",\n"
+              "\"reference_perplexity\", \"tokens\"}; with --codec also \"bytes_per_token_hop\",\n"
+              "\"f16_bytes_per_token_hop\", and what became of each boundary");
   OnCommand(*command, exit_code, [flags] { return RunKl(*flags); });
 }
 
