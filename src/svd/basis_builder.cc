@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "svd/codec_grid.h"
+#include "svd/kernels/codec_kernels.h"
 #include "svd/magnitude_tables.h"
 #include "svd/row_transform.h"
 #include "svd/transform_rounding.h"
@@ -184,7 +185,9 @@ float RowNormalizer::Scale(absl::Span<const float> row) const {
       centered.push_back(row[i] - mean_[i]);
     }
   }
-  return ScaleOf(NearestScale(RootMeanSquare(centered.data(), centered.size())).value_or(255));
+  return ScaleOf(
+      NearestScale(ScalarCodecKernels().root_mean_square(centered.data(), centered.size()))
+          .value_or(255));
 }
 
 absl::StatusOr<BoundaryBasis> BuildBasis(const BoundarySample& sample) {

@@ -19,7 +19,7 @@ static_assert(std::endian::native == std::endian::little,
 
 constexpr uint32_t kMagic = 0x53424645;  // "EFBS"
 constexpr uint32_t kVersion = 1;
-constexpr size_t kPadding = 4;
+constexpr size_t kPadding = 4;  // a basis is fetched as tensors are, in whole f32
 constexpr uint32_t kMaxDimensions = 1 << 16;
 
 class Writer {
@@ -57,7 +57,7 @@ class Writer {
 // Every read is checked against what is left, so that no vector is larger than the input.
 class Reader {
  public:
-  explicit Reader(absl::Span<const uint8_t> bytes) : rest_(bytes) {}
+  explicit Reader(absl::Span<const uint8_t> bytes) : total_(bytes.size()), rest_(bytes) {}
 
   template <class T>
   absl::Status Number(T& value) {
@@ -102,11 +102,13 @@ class Reader {
     if (model.noise_gain <= 0 || model.kl_per_step2 < 0) return Bad("a measure is negative");
     return absl::OkStatus();
   }
+  // Padding alone is left.
   absl::Status End() const {
+    if ((total_ - rest_.size() + kPadding - 1) / kPadding * kPadding != total_) {
+      return Bad("its size is another");
+    }
     for (const uint8_t byte : rest_) {
-      if (rest_.size() >= kPadding || byte != 0) {
-        return Bad(absl::StrCat(rest_.size(), " bytes too many"));
-      }
+      if (byte != 0) return Bad("its padding is not empty");
     }
     return absl::OkStatus();
   }
@@ -137,6 +139,7 @@ class Reader {
     return absl::OkStatus();
   }
 
+  const size_t total_;
   absl::Span<const uint8_t> rest_;
 };
 

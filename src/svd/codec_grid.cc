@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 
 #include "svd/codec.h"
 
@@ -51,18 +50,6 @@ float StepSize(uint32_t index) {
 
 float InverseStepSize(uint32_t index) {
   return kUp[index % kSixteenth] * PowerOfTwo(static_cast<int>(index / kSixteenth));
-}
-
-float RootMeanSquare(const float* values, uint64_t n) {
-  float sums[8] = {};
-  uint64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (uint64_t lane = 0; lane < 8; ++lane) sums[lane] += values[i + lane] * values[i + lane];
-  }
-  for (uint64_t lane = 0; i + lane < n; ++lane) sums[lane] += values[i + lane] * values[i + lane];
-  const float sum =
-      ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
-  return std::sqrt(sum / static_cast<float>(n));
 }
 
 uint32_t IntegerLog2(uint32_t value, int fraction_bits) {

@@ -18,9 +18,6 @@ std::optional<uint8_t> NearestScale(float rms);
 // 2^(index / 16), what StepSize divides by.
 float InverseStepSize(uint32_t index);
 
-// RMS of values: their squares are added up as docs/numerics.md says.
-float RootMeanSquare(const float* values, uint64_t n);
-
 // log2(value) in 1/2^fraction_bits, rounded down. value > 0, fraction_bits <= 16.
 uint32_t IntegerLog2(uint32_t value, int fraction_bits);
 

@@ -30,15 +30,6 @@ size_t StreamCount(size_t rows, size_t coefficients) {
   return rows * coefficients < kCoefficientsForStreams ? 1 : std::min(rows, kMaxStreams);
 }
 
-double SquaredError(absl::Span<const float> a, absl::Span<const float> b) {
-  double sums[8] = {};
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double difference = static_cast<double>(a[i]) - b[i];
-    sums[i % 8] += difference * difference;
-  }
-  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
-}
-
 absl::Status Malformed(absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("the coded activations ", what));
 }
@@ -47,9 +38,10 @@ absl::Status Malformed(absl::string_view what) {
 
 EntropyCodec::EntropyCodec(const BoundaryBasis& basis, CodecSetting setting,
                            const PackedMatrix* forward, const PackedMatrix* backward,
-                           const ProjectionKernels& kernels)
+                           const CodecKernels& kernels)
     : basis_(basis),
       setting_(setting),
+      kernels_(kernels),
       coder_(setting.id == CodecId::kKlt ? basis.klt : basis.scalar, setting.step),
       transform_(basis, setting, coder_.count(), forward, backward, kernels) {}
 
@@ -131,7 +123,8 @@ void EntropyCodec::EncodeRow(absl::Span<const float> row, absl::Span<const float
       0.5 * StepSize(setting_.step) * model.noise_gain *
       (scale ? std::min(ScaleOf(*scale), basis_.largest_scale) : basis_.largest_scale);
   const double most_error = bound * bound * static_cast<double>(row.size());
-  const double error = scale ? SquaredError(row, decoded) : std::numeric_limits<double>::infinity();
+  const double error = scale ? kernels_.squared_error(row.data(), decoded.data(), row.size())
+                             : std::numeric_limits<double>::infinity();
   const bool coded = error <= most_error;
   row_symbols_.clear();
   uint64_t coded_bytes = 0;

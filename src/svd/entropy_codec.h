@@ -31,7 +31,7 @@ class EntropyCodec {
  public:
   // basis, forward, backward: borrowed; the matrices null for kScalar.
   EntropyCodec(const BoundaryBasis& basis, CodecSetting setting, const PackedMatrix* forward,
-               const PackedMatrix* backward, const ProjectionKernels& kernels = BestProjection());
+               const PackedMatrix* backward, const CodecKernels& kernels = BestCodecKernels());
 
   CodecSetting setting() const { return setting_; }
   // As ActivationCodec's.
@@ -65,6 +65,7 @@ class EntropyCodec {
 
   const BoundaryBasis& basis_;
   const CodecSetting setting_;
+  const CodecKernels& kernels_;
   CoefficientCoder coder_;
   RowTransform transform_;
 

@@ -1,12 +1,14 @@
 #include "svd/plain_rows.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "svd/kernels/codec_kernels.h"
 #include "tensor/half.h"
 
 namespace efedllm {
@@ -16,12 +18,10 @@ static_assert(std::endian::native == std::endian::little,
               "numbers are copied as they lie in memory");
 
 constexpr size_t kBlock = 32;
+constexpr size_t kPiece = 256;  // that is converted at a time
 constexpr uint16_t kInfinity = 0x7c00;
 // In place of a row's first f16: the row follows as f32. A NaN, so no number of a row.
 constexpr uint16_t kF32Follows = 0xffff;
-// Adding it rounds what is smaller than 2^22 to an integer, ties to even.
-constexpr float kRoundToInt = 12582912.0f;
-
 bool IsFinite(uint16_t half) { return (half & kInfinity) != kInfinity; }
 
 // An f32 is finite exactly if its exponent is not all ones. No early exit: the loop vectorizes.
@@ -43,20 +43,28 @@ void AppendF32(absl::Span<const float> row, std::string& out) {
   out.append(reinterpret_cast<const char*>(row.data()), row.size() * sizeof(float));
 }
 
-double SquaredDifference(float a, float b) {
-  const double difference = static_cast<double>(a) - b;
-  return difference * difference;
+const CodecKernels& Kernels() {
+  static const CodecKernels& kernels = BestCodecKernels();
+  return kernels;
+}
+
+template <class T>
+void AppendArray(const T* values, size_t n, std::string& out) {
+  out.append(reinterpret_cast<const char*>(values), n * sizeof(T));
 }
 
 // False: a number is beyond f16's range. out then has a part of the row.
 bool AppendF16(absl::Span<const float> row, std::string& out, double& squared_error) {
-  for (const float value : row) {
-    const uint16_t half = F32ToF16(value);
-    if (!IsFinite(half)) return false;
-    AppendNumber(half, out);
-    squared_error += SquaredDifference(value, F16ToF32(half));
+  std::array<uint16_t, kPiece> halves;
+  std::array<float, kPiece> decoded;
+  for (size_t begin = 0; begin < row.size(); begin += kPiece) {
+    const absl::Span<const float> piece = row.subspan(begin, kPiece);
+    Kernels().to_f16(piece.data(), piece.size(), halves.data());
+    Kernels().from_f16(halves.data(), piece.size(), decoded.data());
+    AppendArray(halves.data(), piece.size(), out);
+    squared_error += Kernels().squared_error(piece.data(), decoded.data(), piece.size());
   }
-  return true;
+  return std::isfinite(squared_error);
 }
 
 // The smallest f16 that is not below value; value >= 0.
@@ -67,6 +75,8 @@ uint16_t F16NotBelow(float value) {
 
 // As AppendF16.
 bool AppendInt8(absl::Span<const float> row, std::string& out, double& squared_error) {
+  std::array<int8_t, kBlock> integers{};
+  std::array<float, kBlock> decoded;
   for (size_t begin = 0; begin < row.size(); begin += kBlock) {
     const absl::Span<const float> block = row.subspan(begin, kBlock);
     float largest = 0;
@@ -75,12 +85,15 @@ bool AppendInt8(absl::Span<const float> row, std::string& out, double& squared_e
     if (!IsFinite(scale_bits)) return false;
     AppendNumber(scale_bits, out);
     const float scale = F16ToF32(scale_bits);
-    for (const float value : block) {
-      // |value / scale| <= 127, as the scale was rounded up.
-      const float nearest = scale > 0 ? (value / scale + kRoundToInt) - kRoundToInt : 0.0f;
-      out.push_back(static_cast<char>(static_cast<int8_t>(nearest)));
-      squared_error += SquaredDifference(value, nearest * scale);
+    // |value / scale| <= 127, as the scale was rounded up. Where it is 0, all values are.
+    if (scale > 0) {
+      Kernels().to_int8(block.data(), block.size(), scale, integers.data());
+    } else {
+      integers.fill(0);
     }
+    Kernels().from_int8(integers.data(), block.size(), scale, decoded.data());
+    AppendArray(integers.data(), block.size(), out);
+    squared_error += Kernels().squared_error(block.data(), decoded.data(), block.size());
   }
   return true;
 }
@@ -99,15 +112,15 @@ absl::Status ReadF32(absl::Span<const uint8_t>& bytes, absl::Span<float> row) {
 
 absl::Status ReadF16(absl::Span<const uint8_t>& bytes, absl::Span<float> row) {
   if (bytes.size() / sizeof(uint16_t) < row.size()) return CutOff();
-  bool finite = true;
-  for (size_t i = 0; i < row.size(); ++i) {
-    uint16_t half;
-    std::memcpy(&half, bytes.data() + i * sizeof(half), sizeof(half));
-    finite &= IsFinite(half);
-    row[i] = F16ToF32(half);
+  std::array<uint16_t, kPiece> halves;
+  for (size_t begin = 0; begin < row.size(); begin += kPiece) {
+    const absl::Span<float> piece = row.subspan(begin, kPiece);
+    std::memcpy(halves.data(), bytes.data() + begin * sizeof(uint16_t),
+                piece.size() * sizeof(uint16_t));
+    Kernels().from_f16(halves.data(), piece.size(), piece.data());
   }
   bytes.remove_prefix(row.size() * sizeof(uint16_t));
-  return finite ? absl::OkStatus() : NotFinite();
+  return AllFinite(row) ? absl::OkStatus() : NotFinite();
 }
 
 absl::Status ReadInt8(absl::Span<const uint8_t>& bytes, absl::Span<float> row) {
@@ -120,9 +133,8 @@ absl::Status ReadInt8(absl::Span<const uint8_t>& bytes, absl::Span<float> row) {
     finite &= IsFinite(scale_bits);
     const float scale = F16ToF32(scale_bits);
     const absl::Span<float> block = row.subspan(begin, kBlock);
-    for (size_t i = 0; i < block.size(); ++i) {
-      block[i] = static_cast<float>(static_cast<int8_t>(bytes[i])) * scale;
-    }
+    Kernels().from_int8(reinterpret_cast<const int8_t*>(bytes.data()), block.size(), scale,
+                        block.data());
     bytes.remove_prefix(block.size());
   }
   return finite ? absl::OkStatus() : NotFinite();

@@ -11,29 +11,10 @@ namespace efedllm {
 namespace {
 
 constexpr float kFixedPoint = 2048;  // z has 11 fractional bits
-constexpr float kLargestFixed = 32767;
-// Adding it rounds what is smaller than 2^22 to an integer, ties to even.
-constexpr float kRoundToInt = 12582912.0f;
+// The bits of 32767: a larger number is beyond int16, or not one.
+constexpr uint32_t kLargestBits = 0x46fffe00;
 
 size_t WholePanels(size_t n) { return (n + kPanelOutputs - 1) / kPanelOutputs * kPanelOutputs; }
-
-int16_t NearestInteger(float value) {
-  const float limited = std::min(std::max(value, -kLargestFixed), kLargestFixed);
-  return static_cast<int16_t>(static_cast<int32_t>((limited + kRoundToInt) - kRoundToInt));
-}
-
-// to[i] = the integer nearest to from[i] · factor, for numbers or integers. False: one is beyond
-// int16.
-template <class From, class Factor>
-bool Round(const From* from, size_t n, Factor factor, int16_t* to) {
-  float largest = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const float value = static_cast<float>(from[i]) * factor(i);
-    largest = std::max(largest, std::fabs(value));
-    to[i] = NearestInteger(value);
-  }
-  return largest <= kLargestFixed;
-}
 
 template <class Entry>
 void Pack(const IntegerMatrix& matrix, size_t n, bool transposed, std::vector<Entry>& packed) {
@@ -63,7 +44,7 @@ PackedMatrix::PackedMatrix(const IntegerMatrix& matrix, size_t n, bool transpose
   }
 }
 
-void PackedMatrix::Project(const ProjectionKernels& kernels, const int16_t* x, size_t x_stride,
+void PackedMatrix::Project(const CodecKernels& kernels, const int16_t* x, size_t x_stride,
                            size_t inputs, size_t rows, int32_t* y, size_t y_stride,
                            size_t outputs) const {
   ProjectionArgs args{};
@@ -76,7 +57,7 @@ void PackedMatrix::Project(const ProjectionKernels& kernels, const int16_t* x, s
   args.rows = rows;
   args.y = y;
   args.y_stride = y_stride;
-  (entry_bytes_ == 1 ? kernels.int8 : kernels.int16)(args);
+  (entry_bytes_ == 1 ? kernels.project_int8 : kernels.project_int16)(args);
 }
 
 std::vector<uint32_t> KeptDimensions(const BoundaryBasis& basis) {
@@ -90,7 +71,7 @@ std::vector<uint32_t> KeptDimensions(const BoundaryBasis& basis) {
 
 RowTransform::RowTransform(const BoundaryBasis& basis, CodecSetting setting, size_t count,
                            const PackedMatrix* forward, const PackedMatrix* backward,
-                           const ProjectionKernels& kernels)
+                           const CodecKernels& kernels)
     : basis_(basis),
       setting_(setting),
       n_(basis.coefficients()),
@@ -109,12 +90,13 @@ RowTransform::RowTransform(const BoundaryBasis& basis, CodecSetting setting, siz
 
 bool RowTransform::ScaleRow(const float* row, std::optional<uint8_t>& scale) {
   centered_.resize(n_);
-  if (n_ == basis_.d_model) {
-    for (size_t i = 0; i < n_; ++i) centered_[i] = row[i] - kept_mean_[i];
-  } else {
-    for (size_t i = 0; i < n_; ++i) centered_[i] = row[kept_[i]] - kept_mean_[i];
+  const float* kept = row;
+  if (n_ != basis_.d_model) {
+    for (size_t i = 0; i < n_; ++i) centered_[i] = row[kept_[i]];
+    kept = centered_.data();
   }
-  scale = NearestScale(RootMeanSquare(centered_.data(), n_));
+  kernels_.center(kept, kept_mean_.data(), n_, centered_.data());
+  scale = NearestScale(kernels_.root_mean_square(centered_.data(), n_));
   return scale.has_value();
 }
 
@@ -130,8 +112,7 @@ void RowTransform::Quantize(ConstMatrixRef rows, QuantizedRows& result) {
     const float factor =
         InverseScaleOf(*scale) * (klt ? kFixedPoint : InverseStepSize(setting_.step));
     int16_t* const to = (klt ? fixed_ : result.q).data() + r * padded_;
-    const bool fits = Round(
-        centered_.data(), n_, [&](size_t) { return factor; }, to);
+    const bool fits = kernels_.round_floats(centered_.data(), n_, factor, to) <= kLargestBits;
     if (!klt) std::fill(to + count_, to + padded_, int16_t{0});
     if (fits) continue;
     scale.reset();
@@ -145,10 +126,14 @@ void RowTransform::ProjectForward(size_t rows, QuantizedRows& result) {
   forward_->Project(kernels_, fixed_.data(), padded_, n_, rows, sums_.data(), padded_, count_);
   for (size_t r = 0; r < rows; ++r) {
     int16_t* const q = result.q.data() + r * padded_;
-    bool fits = Round(
-        sums_.data() + r * padded_, count_, [&](size_t j) { return coefficient_factor_[j]; }, q);
-    for (size_t j = 0; fits && j < count_; ++j) {
-      fits = std::abs(q[j] * basis_.multiplier[j]) <= kMaxCoefficient;
+    bool fits = kernels_.round_sums(sums_.data() + r * padded_, count_, coefficient_factor_.data(),
+                                    q) <= kLargestBits;
+    if (fits && basis_.backward.entry_bytes == 1) {
+      int32_t largest = 0;
+      for (size_t j = 0; j < count_; ++j) {
+        largest = std::max(largest, std::abs(q[j] * basis_.multiplier[j]));
+      }
+      fits = largest <= kMaxCoefficient;
     }
     if (fits) continue;
     result.scale[r].reset();
@@ -159,6 +144,7 @@ void RowTransform::ProjectForward(size_t rows, QuantizedRows& result) {
 bool RowTransform::Reconstruct(const int16_t* q, size_t stride, const uint8_t* scales,
                                MatrixRef out) {
   const bool klt = setting_.id == CodecId::kKlt;
+  centered_.resize(n_);
   if (klt) {
     fixed_.assign(out.rows * padded_, 0);
     for (size_t r = 0; r < out.rows; ++r) {
@@ -177,13 +163,14 @@ bool RowTransform::Reconstruct(const int16_t* q, size_t stride, const uint8_t* s
   for (size_t r = 0; r < out.rows; ++r) {
     const float unit = ScaleOf(scales[r]) * StepSize(setting_.step);
     const float factor = klt ? unit * basis_.backward_scale : unit;
-    centered_.resize(n_);
-    for (size_t i = 0; i < n_; ++i) {
-      const float number =
-          klt ? static_cast<float>(sums_[r * padded_ + i]) : static_cast<float>(q[r * stride + i]);
-      centered_[i] = number * factor + kept_mean_[i];
+    float* const to = n_ == basis_.d_model ? out.row(r) : centered_.data();
+    if (klt) {
+      kernels_.restore_int32(sums_.data() + r * padded_, kept_mean_.data(), n_, factor, to);
+    } else {
+      kernels_.restore_int16(q + r * stride, kept_mean_.data(), n_, factor, to);
     }
-    for (size_t i = 0; i < n_; ++i) out.row(r)[kept_[i]] = centered_[i];
+    if (n_ == basis_.d_model) continue;
+    for (size_t i = 0; i < n_; ++i) out.row(r)[kept_[i]] = to[i];
   }
   return true;
 }

@@ -12,7 +12,7 @@
 #include "absl/types/span.h"
 #include "svd/boundary_basis.h"
 #include "svd/codec.h"
-#include "svd/kernels/projection.h"
+#include "svd/kernels/codec_kernels.h"
 #include "tensor/matrix.h"
 
 namespace efedllm {
@@ -25,7 +25,7 @@ class PackedMatrix {
 
   // x: rows of x_stride, of which the first `inputs` count (an odd number counts the next as well);
   // y: rows of y_stride, at least the first `outputs` of them, filled up to whole panels.
-  void Project(const ProjectionKernels& kernels, const int16_t* x, size_t x_stride, size_t inputs,
+  void Project(const CodecKernels& kernels, const int16_t* x, size_t x_stride, size_t inputs,
                size_t rows, int32_t* y, size_t y_stride, size_t outputs) const;
 
  private:
@@ -51,7 +51,7 @@ class RowTransform {
   // forward, backward: of kKlt, borrowed. count: leading coefficients that matter.
   RowTransform(const BoundaryBasis& basis, CodecSetting setting, size_t count,
                const PackedMatrix* forward, const PackedMatrix* backward,
-               const ProjectionKernels& kernels);
+               const CodecKernels& kernels);
 
   void Quantize(ConstMatrixRef rows, QuantizedRows& result);
   // All but the massive dimensions of out. scales: one for each row; false: coefficients that no
@@ -60,7 +60,6 @@ class RowTransform {
 
  private:
   bool ScaleRow(const float* row, std::optional<uint8_t>& scale);
-  void QuantizeScalar(uint8_t scale, int16_t* q, bool& fits) const;
   void ProjectForward(size_t rows, QuantizedRows& result);
 
   const BoundaryBasis& basis_;
@@ -68,7 +67,7 @@ class RowTransform {
   const size_t n_, count_, padded_;
   const PackedMatrix* const forward_;
   const PackedMatrix* const backward_;
-  const ProjectionKernels& kernels_;
+  const CodecKernels& kernels_;
   std::vector<uint32_t> kept_;
   std::vector<float> kept_mean_;
   std::vector<float> coefficient_factor_;  // of kKlt: from a sum to steps

@@ -1,29 +1,29 @@
 // Asks the CPU what it runs. Compiled for the baseline ISA, unlike what it hands out.
-#include "svd/kernels/projection.h"
+#include "svd/kernels/codec_kernels.h"
 
 namespace efedllm {
 
 #if defined(__x86_64__)
-const ProjectionKernels* Avx2Projection() {
+const CodecKernels* Avx2CodecKernels() {
   static const bool runs = __builtin_cpu_supports("avx2");
-  return runs ? &kAvx2Projection : nullptr;
+  return runs ? &kAvx2CodecTable : nullptr;
 }
 
-const ProjectionKernels* Avx512Projection() {
+const CodecKernels* Avx512CodecKernels() {
   static const bool runs = __builtin_cpu_supports("avx512f") &&
                            __builtin_cpu_supports("avx512bw") &&
                            __builtin_cpu_supports("avx512vnni");
-  return runs ? &kAvx512Projection : nullptr;
+  return runs ? &kAvx512CodecTable : nullptr;
 }
 #else
-const ProjectionKernels* Avx2Projection() { return nullptr; }
-const ProjectionKernels* Avx512Projection() { return nullptr; }
+const CodecKernels* Avx2CodecKernels() { return nullptr; }
+const CodecKernels* Avx512CodecKernels() { return nullptr; }
 #endif
 
-const ProjectionKernels& BestProjection() {
-  if (const ProjectionKernels* kernels = Avx512Projection()) return *kernels;
-  if (const ProjectionKernels* kernels = Avx2Projection()) return *kernels;
-  return ScalarProjection();
+const CodecKernels& BestCodecKernels() {
+  if (const CodecKernels* kernels = Avx512CodecKernels()) return *kernels;
+  if (const CodecKernels* kernels = Avx2CodecKernels()) return *kernels;
+  return ScalarCodecKernels();
 }
 
 }  // namespace efedllm

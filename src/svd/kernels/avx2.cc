@@ -1,7 +1,8 @@
 // Leaf code, compiled for AVX2: nothing here may be seen by other files but the table.
 #include <immintrin.h>
 
-#include "svd/kernels/projection.h"
+#include "svd/kernels/codec_kernels.h"
+#include "svd/kernels/row_loops.h"
 
 namespace efedllm {
 namespace {
@@ -70,6 +71,8 @@ void Project(const ProjectionArgs& args) {
 
 }  // namespace
 
-extern const ProjectionKernels kAvx2Projection = {"avx2", Project<int8_t>, Project<int16_t>};
+extern const CodecKernels kAvx2CodecTable = {
+    "avx2",       Project<int8_t>, Project<int16_t>, Center, RootMeanSquare, RoundFloats, RoundSums,
+    RestoreInt16, RestoreInt32,    SquaredError,     ToF16,  FromF16,        ToInt8,      FromInt8};
 
 }  // namespace efedllm

@@ -1,7 +1,8 @@
-// The definition of the projections, and what CPUs without a kernel of their own run.
+// The definition of the codecs' loops, and what CPUs without a kernel of their own run.
 #include <algorithm>
 
-#include "svd/kernels/projection.h"
+#include "svd/kernels/codec_kernels.h"
+#include "svd/kernels/row_loops.h"
 
 namespace efedllm {
 namespace {
@@ -27,10 +28,12 @@ void Project(const ProjectionArgs& args) {
   }
 }
 
-constexpr ProjectionKernels kScalarProjection = {"scalar", Project<int8_t>, Project<int16_t>};
+constexpr CodecKernels kScalarTable = {
+    "scalar",     Project<int8_t>, Project<int16_t>, Center, RootMeanSquare, RoundFloats, RoundSums,
+    RestoreInt16, RestoreInt32,    SquaredError,     ToF16,  FromF16,        ToInt8,      FromInt8};
 
 }  // namespace
 
-const ProjectionKernels& ScalarProjection() { return kScalarProjection; }
+const CodecKernels& ScalarCodecKernels() { return kScalarTable; }
 
 }  // namespace efedllm

@@ -1,7 +1,8 @@
 // Leaf code, compiled for AVX-512 with VNNI: nothing here may be seen by other files but the table.
 #include <immintrin.h>
 
-#include "svd/kernels/projection.h"
+#include "svd/kernels/codec_kernels.h"
+#include "svd/kernels/row_loops.h"
 
 namespace efedllm {
 namespace {
@@ -68,6 +69,8 @@ void Project(const ProjectionArgs& args) {
 
 }  // namespace
 
-extern const ProjectionKernels kAvx512Projection = {"avx512", Project<int8_t>, Project<int16_t>};
+extern const CodecKernels kAvx512CodecTable = {
+    "avx512",     Project<int8_t>, Project<int16_t>, Center, RootMeanSquare, RoundFloats, RoundSums,
+    RestoreInt16, RestoreInt32,    SquaredError,     ToF16,  FromF16,        ToInt8,      FromInt8};
 
 }  // namespace efedllm
