@@ -48,8 +48,10 @@ void GramAccumulator::Flush() {
 MatrixXd GramAccumulator::Sum() {
   MatrixXd whole = sum_;
   // What is buffered is added to the copy, so that a look doesn't change where later blocks begin.
-  const auto rest = buffer_.leftCols(buffered_);
-  whole.selfadjointView<Eigen::Lower>().rankUpdate(rest);
+  // Eigen divides by the number of columns.
+  if (buffered_ > 0) {
+    whole.selfadjointView<Eigen::Lower>().rankUpdate(buffer_.leftCols(buffered_));
+  }
   return whole.selfadjointView<Eigen::Lower>();
 }
 
