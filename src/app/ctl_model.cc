@@ -137,7 +137,7 @@ absl::Status RunInspect(const InspectFlags& flags) {
 }  // namespace
 
 void AddModelCommand(CLI::App& root, int& exit_code) {
-  CLI::App* model = root.add_subcommand("model", "Look into model files");
+  CLI::App* model = root.add_subcommand("model", "Look into model files, and make them smaller");
   model->require_subcommand(1);
   auto flags = std::make_shared<InspectFlags>();
   CLI::App* command = model->add_subcommand(
@@ -154,6 +154,7 @@ void AddModelCommand(CLI::App& root, int& exit_code) {
   command->add_flag("--template", flags->chat_template, "Print the chat template's text alone");
   command->add_flag("--json", flags->json, "Print all of it as one JSON object");
   OnCommand(*command, exit_code, [flags] { return RunInspect(*flags); });
+  AddModelCompressCommand(*model, exit_code);
 }
 
 }  // namespace efedllm

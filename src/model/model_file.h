@@ -96,6 +96,9 @@ class ModelFile {
   const std::vector<ModelTensor>& tensors() const { return contents_.tensors; }
   const ModelTensor* FindTensor(absl::string_view name) const;  // nullptr: there is none
   const MetadataValue* FindValue(absl::string_view key) const;  // nullptr: there is none
+  const absl::flat_hash_map<absl::string_view, MetadataValue>& values() const {
+    return contents_.values;
+  }
 
   // Typed look-ups. NotFound: no such key; InvalidArgument: another type, or out of T's range.
   absl::StatusOr<uint64_t> GetUint(absl::string_view key) const;

@@ -84,6 +84,8 @@ absl::Span<const float> RowOf(const Matrix& logits, size_t row) {
   return {logits.ref().row(row), logits.cols()};
 }
 
+}  // namespace
+
 double KlDivergence(absl::Span<const float> reference, absl::Span<const float> model) {
   const double reference_sum = LogSumExp(reference);
   const double model_sum = LogSumExp(model);
@@ -94,8 +96,6 @@ double KlDivergence(absl::Span<const float> reference, absl::Span<const float> m
   }
   return std::max(kl, 0.0);  // below it only by rounding
 }
-
-}  // namespace
 
 double LogProbability(absl::Span<const float> logits, int32_t token) {
   return double{logits[static_cast<size_t>(token)]} - LogSumExp(logits);

@@ -15,6 +15,8 @@ namespace efedllm {
 
 // ln softmax(logits)[token]. Not finite where a logit isn't.
 double LogProbability(absl::Span<const float> logits, int32_t token);
+// KL(reference ‖ model) of two positions' distributions, nats, never below 0.
+double KlDivergence(absl::Span<const float> reference, absl::Span<const float> model);
 
 struct Perplexity {
   double perplexity = 0;      // exp of the mean of -ln p

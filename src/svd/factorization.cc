@@ -22,7 +22,7 @@ using MatrixView = Eigen::Ref<const MatrixXd>;
 // included.
 constexpr double kTall = 1.25;
 // Few of many eigenvectors are sought at random.
-constexpr Index kFewOf = 4, kManyOutputs = 256;
+constexpr Index kFewOf = 4, kManyOutputs = 128;
 // Of the largest energy: what scales take the smaller ones for.
 constexpr double kLeastEnergy = 1e-12;
 
@@ -86,6 +86,18 @@ Factorization Finish(MatrixXd b, MatrixXd a, const MatrixView& w, const MatrixVi
   return f;
 }
 
+// Factors that are best for inputs of the moments `fitted`, with their losses for those of `gram`.
+absl::StatusOr<Factorization> FactorizeFor(const MatrixView& w, const MatrixView& fitted,
+                                           const MatrixView& gram, Index max_rank,
+                                           ThreadTeam& team) {
+  CHECK(max_rank > 0);
+  RETURN_IF_ERROR(CheckShapes(w, gram));
+  const Index rank = std::min({max_rank, w.rows(), w.cols()});
+  ASSIGN_OR_RETURN(MatrixXd u, Directions(w, fitted, rank, team));
+  MatrixXd a = ParallelProduct(u.transpose(), w, team);
+  return Finish(std::move(u), std::move(a), w, gram, team);
+}
+
 }  // namespace
 
 double OutputLoss(const MatrixView& change, const MatrixView& gram, ThreadTeam& team) {
@@ -94,23 +106,13 @@ double OutputLoss(const MatrixView& change, const MatrixView& gram, ThreadTeam& 
 
 absl::StatusOr<Factorization> Factorize(const MatrixView& w, const MatrixView& gram, Index max_rank,
                                         ThreadTeam& team) {
-  CHECK(max_rank > 0);
-  RETURN_IF_ERROR(CheckShapes(w, gram));
-  const Index rank = std::min({max_rank, w.rows(), w.cols()});
-  ASSIGN_OR_RETURN(MatrixXd u, Directions(w, gram, rank, team));
-  MatrixXd a = ParallelProduct(u.transpose(), w, team);
-  return Finish(std::move(u), std::move(a), w, gram, team);
+  return FactorizeFor(w, gram, gram, max_rank, team);
 }
 
 absl::StatusOr<Factorization> FactorizePlainly(const MatrixView& w, const MatrixView& gram,
                                                Index max_rank, ThreadTeam& team) {
-  CHECK(max_rank > 0);
-  RETURN_IF_ERROR(CheckShapes(w, gram));
-  ASSIGN_OR_RETURN(const ThinSvd svd, ExactSvd(w));
-  const Index rank = std::min(max_rank, svd.rank());
-  return Finish(svd.u.leftCols(rank),
-                svd.values.head(rank).asDiagonal() * svd.v.leftCols(rank).transpose(), w, gram,
-                team);
+  // W's left singular vectors are the eigenvectors of W·Wᵀ.
+  return FactorizeFor(w, MatrixXd::Identity(w.cols(), w.cols()), gram, max_rank, team);
 }
 
 VectorXd RoundingLoss(const Factorization& f, const MatrixView& b, const MatrixView& a,
