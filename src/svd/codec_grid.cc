@@ -52,17 +52,4 @@ float InverseStepSize(uint32_t index) {
   return kUp[index % kSixteenth] * PowerOfTwo(static_cast<int>(index / kSixteenth));
 }
 
-uint32_t IntegerLog2(uint32_t value, int fraction_bits) {
-  const int whole = std::bit_width(value) - 1;
-  uint64_t mantissa = uint64_t{value} << (31 - whole);  // [2^31, 2^32)
-  uint32_t log = static_cast<uint32_t>(whole);
-  for (int bit = 0; bit < fraction_bits; ++bit) {
-    mantissa = mantissa * mantissa >> 31;
-    const uint64_t twice = mantissa >> 32;
-    mantissa >>= twice;
-    log = log << 1 | static_cast<uint32_t>(twice);
-  }
-  return log;
-}
-
 }  // namespace efedllm

@@ -3,6 +3,7 @@
 #ifndef EFEDLLM_SVD_CODEC_GRID_H_
 #define EFEDLLM_SVD_CODEC_GRID_H_
 
+#include <bit>
 #include <cstdint>
 #include <optional>
 
@@ -19,7 +20,18 @@ std::optional<uint8_t> NearestScale(float rms);
 float InverseStepSize(uint32_t index);
 
 // log2(value) in 1/2^fraction_bits, rounded down. value > 0, fraction_bits <= 16.
-uint32_t IntegerLog2(uint32_t value, int fraction_bits);
+constexpr uint32_t IntegerLog2(uint32_t value, int fraction_bits) {
+  const int whole = std::bit_width(value) - 1;
+  uint64_t mantissa = uint64_t{value} << (31 - whole);  // [2^31, 2^32)
+  auto log = static_cast<uint32_t>(whole);
+  for (int bit = 0; bit < fraction_bits; ++bit) {
+    mantissa = mantissa * mantissa >> 31;
+    const uint64_t twice = mantissa >> 32;
+    mantissa >>= twice;
+    log = log << 1 | static_cast<uint32_t>(twice);
+  }
+  return log;
+}
 
 }  // namespace efedllm
 

@@ -35,23 +35,21 @@ size_t CountOf(const CoefficientModel& model, uint32_t step) {
 
 size_t WholeBlocks(size_t n) { return (n + kContextBlock - 1) / kContextBlock * kContextBlock; }
 
-const std::array<uint16_t, kProbabilityOne + 1>& Costs() {
-  static const auto costs = [] {
-    std::array<uint16_t, kProbabilityOne + 1> result{};
-    for (uint32_t f = 1; f <= kProbabilityOne; ++f) {
-      result[f] = static_cast<uint16_t>(256 * kProbabilityBits - IntegerLog2(f, 8));
-    }
-    return result;
-  }();
-  return costs;
-}
-
 // Bits that a magnitude's number beyond the table has, written in 4.
 constexpr int kLengthBits = 4;
 
-}  // namespace
+// beyond >= 1: its length, its sign, and the bits below the highest. cost: in bits.
+RansSymbol* WriteEscaped(uint32_t beyond, bool negative, RansSymbol* to, uint32_t& cost) {
+  const int length = std::bit_width(beyond) - 1;
+  *to++ = RawBits(static_cast<uint32_t>(length) << 1 | (negative ? 1u : 0u), kLengthBits + 1);
+  const uint32_t rest = beyond - (1u << length);
+  if (length > 8) *to++ = RawBits(rest >> 8, length - 8);
+  if (length > 0) *to++ = RawBits(rest & 0xff, std::min(length, 8));
+  cost += static_cast<uint32_t>(kLengthBits + 1 + length);
+  return to;
+}
 
-MagnitudeClass ClassOf(int32_t log_ratio) {
+constexpr MagnitudeClass ComputeClass(int32_t log_ratio) {
   int raw_bits = 0;
   if (log_ratio >= kHighestRatio) {
     raw_bits = (log_ratio - kHighestRatio) / kOctave + 1;
@@ -61,16 +59,33 @@ MagnitudeClass ClassOf(int32_t log_ratio) {
           static_cast<uint8_t>(raw_bits)};
 }
 
+constexpr std::array<int16_t, kMostActivity + 1> kLogActivities = [] {
+  std::array<int16_t, kMostActivity + 1> result{};
+  for (uint32_t a = kLeastActivity; a <= kMostActivity; ++a) {
+    result[a] = static_cast<int16_t>(static_cast<int32_t>(IntegerLog2(a, 6)) - 8 * kOctave);
+  }
+  return result;
+}();
+
+constexpr int32_t kFirstClassed = kLowestRatio - 2 * kOctave;
+constexpr int32_t kLastClassed = kLargestRatio + 2 * kOctave;
+constexpr auto kClasses = [] {
+  std::array<MagnitudeClass, kLastClassed - kFirstClassed + 1> result{};
+  for (int32_t ratio = kFirstClassed; ratio <= kLastClassed; ++ratio) {
+    result[static_cast<size_t>(ratio - kFirstClassed)] = ComputeClass(ratio);
+  }
+  return result;
+}();
+
+}  // namespace
+
+MagnitudeClass ClassOf(int32_t log_ratio) {
+  return kClasses[static_cast<size_t>(log_ratio - kFirstClassed)];
+}
+
 void ActivityTracker::Add(uint32_t ratio_sum) {
-  static const auto logs = [] {
-    std::array<int16_t, kMostActivity + 1> result{};
-    for (uint32_t a = kLeastActivity; a <= kMostActivity; ++a) {
-      result[a] = static_cast<int16_t>(static_cast<int32_t>(IntegerLog2(a, 6)) - 8 * kOctave);
-    }
-    return result;
-  }();
   activity_ = (activity_ + ratio_sum / (kUnit / 256 * kContextBlock)) / 2;
-  log_activity_ = logs[std::clamp(activity_, kLeastActivity, kMostActivity)];
+  log_activity_ = kLogActivities[std::clamp(activity_, kLeastActivity, kMostActivity)];
 }
 
 ActivityWeights::ActivityWeights(const CoefficientModel& model, uint32_t step)
@@ -97,11 +112,6 @@ uint32_t ActivityWeights::RatioSum(size_t first, const int16_t* q) const {
   return sum;
 }
 
-uint32_t CostOf(RansSymbol symbol) {
-  if (symbol.bits == kProbabilityBits) return Costs()[symbol.frequency];
-  return (symbol.bits << 8) - IntegerLog2(symbol.frequency, 8);
-}
-
 CoefficientCoder::CoefficientCoder(const CoefficientModel& model, uint32_t step)
     : count_(CountOf(model, step)), weights_(model, step) {
   for (size_t i = 0; i < kMagnitudeClasses; ++i) {
@@ -110,78 +120,74 @@ CoefficientCoder::CoefficientCoder(const CoefficientModel& model, uint32_t step)
     table.largest = static_cast<int32_t>(from.frequency.size()) - 1;
     table.at.resize(kProbabilityOne);
     uint32_t start = 0;
-    const auto add = [&](uint16_t frequency) {
-      std::fill_n(table.at.begin() + start, frequency, static_cast<uint8_t>(table.symbols.size()));
-      table.symbols.push_back({static_cast<uint16_t>(start), frequency});
+    const auto add = [&](int32_t value, uint16_t frequency) {
+      const auto index = static_cast<uint8_t>(table.symbols.size());
+      std::fill_n(table.at.begin() + start, frequency, index);
+      table.symbols.push_back(
+          {static_cast<uint16_t>(start), frequency, static_cast<int16_t>(value),
+           static_cast<uint16_t>(256 * kProbabilityBits - IntegerLog2(frequency, 8))});
       start += frequency;
+      table.of_value[static_cast<size_t>(value + table.largest + 1)] = table.symbols.back();
     };
-    add(from.frequency[0]);
-    for (size_t m = 1; m < from.frequency.size(); ++m) {
-      add(from.frequency[m]);
-      add(from.frequency[m]);
+    table.of_value.resize(2 * static_cast<size_t>(table.largest) + 3);
+    add(0, from.frequency[0]);
+    for (int32_t m = 1; m <= table.largest; ++m) {
+      add(m, from.frequency[static_cast<size_t>(m)]);
+      add(-m, from.frequency[static_cast<size_t>(m)]);
     }
-    add(from.escape);
+    add(table.largest + 1, from.escape);
+    table.of_value.front() = table.of_value.back();
   }
 }
 
-void CoefficientCoder::AppendEscaped(uint32_t beyond, bool negative,
-                                     std::vector<RansSymbol>& symbols) const {
-  // beyond >= 1, as its length and the bits below the highest.
-  const int length = std::bit_width(beyond) - 1;
-  symbols.push_back(
-      RawBits(static_cast<uint32_t>(length) << 1 | (negative ? 1u : 0u), kLengthBits + 1));
-  const uint32_t rest = beyond - (1u << length);
-  if (length > 8) symbols.push_back(RawBits(rest >> 8, length - 8));
-  if (length > 0)
-    symbols.push_back(RawBits(rest & 0xff & ((1u << length) - 1), std::min(length, 8)));
-}
-
-uint64_t CoefficientCoder::Append(const int16_t* q, std::vector<RansSymbol>& symbols) const {
-  const size_t begin = symbols.size();
+RansSymbol* CoefficientCoder::Write(const int16_t* q, RansSymbol* to, uint64_t& cost) const {
   ActivityTracker activity;
+  uint32_t table_cost = 0, raw_cost = 0;
   for (size_t first = 0; first < count_; first += kContextBlock) {
     for (size_t j = first; j < std::min(first + kContextBlock, count_); ++j) {
       const MagnitudeClass magnitude = ClassOf(weights_.log_ratio()[j] + activity.log_activity());
       const Table& table = tables_[magnitude.table];
-      const int32_t half = magnitude.raw_bits == 0 ? 0 : 1 << (magnitude.raw_bits - 1);
+      const int32_t half = (1 << magnitude.raw_bits) >> 1;
       const int32_t upper = (q[j] + half) >> magnitude.raw_bits;
-      const int32_t size = std::abs(upper);
-      const bool escaped = size > table.largest;
+      const int32_t escape = table.largest + 1;
       const Symbol symbol =
-          escaped ? table.symbols.back() : table.symbols[upper > 0 ? 2 * size - 1 : 2 * size];
-      symbols.push_back({symbol.start, symbol.frequency, kProbabilityBits});
-      if (escaped) {
-        AppendEscaped(static_cast<uint32_t>(size - table.largest), upper < 0, symbols);
+          table.of_value[static_cast<size_t>(std::clamp(upper, -escape, escape) + escape)];
+      *to++ = {symbol.start, symbol.frequency, kProbabilityBits};
+      table_cost += symbol.cost;
+      if (std::abs(upper) >= escape) {
+        to = WriteEscaped(static_cast<uint32_t>(std::abs(upper) - table.largest), upper < 0, to,
+                          raw_cost);
       }
       if (magnitude.raw_bits != 0) {
         const int32_t low = q[j] + half - (upper << magnitude.raw_bits);
-        symbols.push_back(RawBits(static_cast<uint32_t>(low), magnitude.raw_bits));
+        *to++ = RawBits(static_cast<uint32_t>(low), magnitude.raw_bits);
+        raw_cost += magnitude.raw_bits;
       }
     }
     activity.Add(weights_.RatioSum(first, q + first));
   }
-  uint64_t cost = 0;
-  for (size_t i = begin; i < symbols.size(); ++i) cost += CostOf(symbols[i]);
-  return cost;
+  cost = uint64_t{table_cost} + uint64_t{256} * raw_cost;
+  return to;
 }
 
-bool CoefficientCoder::ReadOne(RansReader& reader, MagnitudeClass magnitude, int16_t& q) const {
+int32_t CoefficientCoder::ReadEscaped(RansReader& reader, const Table& table) const {
+  const uint32_t code = reader.TakeRaw(kLengthBits + 1);
+  const int length = static_cast<int>(code >> 1);
+  uint32_t beyond = 1u << length;
+  if (length > 8) beyond += reader.TakeRaw(length - 8) << 8;
+  if (length > 0) beyond += reader.TakeRaw(std::min(length, 8));
+  const int32_t value = table.largest + static_cast<int32_t>(beyond);
+  return (code & 1) != 0 ? -value : value;
+}
+
+__attribute__((always_inline)) inline bool CoefficientCoder::ReadOne(RansReader& reader,
+                                                                     MagnitudeClass magnitude,
+                                                                     int16_t& q) const {
   const Table& table = tables_[magnitude.table];
-  const uint32_t index = table.at[reader.Peek(kProbabilityBits)];
-  const Symbol symbol = table.symbols[index];
+  const Symbol& symbol = table.symbols[table.at[reader.Peek(kProbabilityBits)]];
   reader.Take(symbol.start, symbol.frequency, kProbabilityBits);
-  // 0, +1, -1, +2, …
-  int32_t value = static_cast<int32_t>((index + 1) / 2);
-  if (index % 2 == 0) value = -value;
-  if (index + 1 == table.symbols.size()) {
-    const uint32_t code = reader.TakeRaw(kLengthBits + 1);
-    const int length = static_cast<int>(code >> 1);
-    uint32_t beyond = 1u << length;
-    if (length > 8) beyond += reader.TakeRaw(length - 8) << 8;
-    if (length > 0) beyond += reader.TakeRaw(std::min(length, 8));
-    value = table.largest + static_cast<int32_t>(beyond);
-    if ((code & 1) != 0) value = -value;
-  }
+  int32_t value = symbol.value;
+  if (value > table.largest) value = ReadEscaped(reader, table);
   if (magnitude.raw_bits != 0) {
     const int32_t low = static_cast<int32_t>(reader.TakeRaw(magnitude.raw_bits));
     const int64_t wide =
@@ -193,17 +199,23 @@ bool CoefficientCoder::ReadOne(RansReader& reader, MagnitudeClass magnitude, int
   return std::abs(value) <= kMaxCoefficient;
 }
 
-bool CoefficientCoder::Read(RansReader& reader, int16_t* q) const {
-  ActivityTracker activity;
-  std::fill_n(q, WholeBlocks(count_), int16_t{0});
+bool CoefficientCoder::Read(absl::Span<const RowToRead> rows) const {
+  std::vector<ActivityTracker> activities(rows.size());
+  for (const RowToRead& row : rows) std::fill_n(row.q, WholeBlocks(count_), int16_t{0});
+  bool in_range = true;
   for (size_t first = 0; first < count_; first += kContextBlock) {
     for (size_t j = first; j < std::min(first + kContextBlock, count_); ++j) {
-      const MagnitudeClass magnitude = ClassOf(weights_.log_ratio()[j] + activity.log_activity());
-      if (!ReadOne(reader, magnitude, q[j])) return false;
+      const int32_t log_ratio = weights_.log_ratio()[j];
+      for (size_t r = 0; r < rows.size(); ++r) {
+        in_range &= ReadOne(*rows[r].reader, ClassOf(log_ratio + activities[r].log_activity()),
+                            rows[r].q[j]);
+      }
     }
-    activity.Add(weights_.RatioSum(first, q + first));
+    for (size_t r = 0; r < rows.size(); ++r) {
+      activities[r].Add(weights_.RatioSum(first, rows[r].q + first));
+    }
   }
-  return true;
+  return in_range;
 }
 
 }  // namespace efedllm

@@ -67,35 +67,45 @@ class CoefficientCoder {
   // taken for 0.
   size_t count() const { return count_; }
 
-  // q: [count()], padded with zeros to a whole block; magnitudes up to kMaxCoefficient. Appends the
-  // row's symbols, returns what they cost in 1/256 bits.
-  uint64_t Append(const int16_t* q, std::vector<RansSymbol>& symbols) const;
-  // q: room for count() rounded up to a whole block. False: no row can be like this.
-  bool Read(RansReader& reader, int16_t* q) const;
+  // Most symbols of a row.
+  size_t most_symbols() const { return kMostSymbols * count_; }
+  // q: [count()], padded with zeros to a whole block; magnitudes up to kMaxCoefficient. Writes the
+  // row's symbols, returns their end; cost: what they cost, in 1/256 bits.
+  RansSymbol* Write(const int16_t* q, RansSymbol* symbols, uint64_t& cost) const;
+  // Reads a row from each of several streams, which keeps the CPU busier than one after the other.
+  // q: of each row room for count() rounded up to a whole block. False: no row can be like one of
+  // them.
+  struct RowToRead {
+    RansReader* reader;
+    int16_t* q;
+  };
+  bool Read(absl::Span<const RowToRead> rows) const;
 
  private:
+  static constexpr size_t kMostSymbols = 5;  // of a coefficient: its own, an escape's, low bits
+
   struct Symbol {
     uint16_t start;
     uint16_t frequency;
+    int16_t value;
+    uint16_t cost;  // in 1/256 bits
   };
   // Symbols are 0, +1, -1, +2, …, and the escape last: the likeliest begin at 0, which costs an
   // empty coder nothing.
   struct Table {
-    int32_t largest = 0;
+    int32_t largest = 0;  // magnitude with a symbol; one more stands for the escape
     std::vector<Symbol> symbols;
-    std::vector<uint8_t> at;  // [kProbabilityOne]
+    std::vector<uint8_t> at;       // [kProbabilityOne]: the symbol
+    std::vector<Symbol> of_value;  // from -largest - 1 to largest + 1
   };
 
-  void AppendEscaped(uint32_t beyond, bool negative, std::vector<RansSymbol>& symbols) const;
   bool ReadOne(RansReader& reader, MagnitudeClass magnitude, int16_t& q) const;
+  int32_t ReadEscaped(RansReader& reader, const Table& table) const;
 
   size_t count_ = 0;
   ActivityWeights weights_;
   std::array<Table, kMagnitudeClasses> tables_;
 };
-
-// What a symbol costs, in 1/256 bits.
-uint32_t CostOf(RansSymbol symbol);
 
 }  // namespace efedllm
 

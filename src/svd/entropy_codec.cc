@@ -19,7 +19,7 @@ namespace {
 constexpr size_t kChunkRows = 48;
 // Several streams are decoded faster, and cost some bytes each.
 constexpr size_t kMaxStreams = 8;
-constexpr size_t kCoefficientsForStreams = 65536;
+constexpr size_t kCoefficientsPerStream = 16384;
 constexpr size_t kReadBehindEnd = 8;
 constexpr std::array<CodecId, 3> kPlainCodecs = {CodecId::kInt8, CodecId::kF16, CodecId::kF32};
 constexpr int kModeBits = 2;  // 0: the row is coded after all; 1 + index into kPlainCodecs
@@ -27,7 +27,8 @@ constexpr int kModeBits = 2;  // 0: the row is coded after all; 1 + index into k
 constexpr RansSymbol kMark = {kProbabilityOne - 1, 1, kProbabilityBits};
 
 size_t StreamCount(size_t rows, size_t coefficients) {
-  return rows * coefficients < kCoefficientsForStreams ? 1 : std::min(rows, kMaxStreams);
+  return std::clamp<size_t>(rows * coefficients / kCoefficientsPerStream, 1,
+                            std::min(rows, kMaxStreams));
 }
 
 absl::Status Malformed(absl::string_view what) {
@@ -43,7 +44,8 @@ EntropyCodec::EntropyCodec(const BoundaryBasis& basis, CodecSetting setting,
       setting_(setting),
       kernels_(kernels),
       coder_(setting.id == CodecId::kKlt ? basis.klt : basis.scalar, setting.step),
-      transform_(basis, setting, coder_.count(), forward, backward, kernels) {}
+      transform_(basis, setting, coder_.count(), forward, backward, kernels),
+      row_symbols_(coder_.most_symbols()) {}
 
 void EntropyCodec::Stream::AppendPlain(CodecId codec) {
   // The reader must know from the stream's first symbol on that there are plain rows.
@@ -126,12 +128,15 @@ void EntropyCodec::EncodeRow(absl::Span<const float> row, absl::Span<const float
   const double error = scale ? kernels_.squared_error(row.data(), decoded.data(), row.size())
                              : std::numeric_limits<double>::infinity();
   const bool coded = error <= most_error;
-  row_symbols_.clear();
+  header_symbols_.clear();
+  RansSymbol* symbols_end = row_symbols_.data();
   uint64_t coded_bytes = 0;
   if (coded) {
-    AppendHeader(*scale, row_symbols_);
-    coded_bytes = coder_.Append(quantized_.q.data() + r * quantized_.stride, row_symbols_) / 2048 +
-                  basis_.massive.size() * sizeof(uint16_t);
+    AppendHeader(*scale, header_symbols_);
+    uint64_t cost = 0;
+    symbols_end =
+        coder_.Write(quantized_.q.data() + r * quantized_.stride, row_symbols_.data(), cost);
+    coded_bytes = cost / 2048 + basis_.massive.size() * sizeof(uint16_t);
   }
   if (!coded || coded_bytes > PlainRowBytes(CodecId::kInt8, row.size())) {
     const size_t begin = frame.plain.size();
@@ -145,7 +150,8 @@ void EntropyCodec::EncodeRow(absl::Span<const float> row, absl::Span<const float
     }
     frame.plain.resize(begin);
   }
-  stream.symbols.insert(stream.symbols.end(), row_symbols_.begin(), row_symbols_.end());
+  stream.symbols.insert(stream.symbols.end(), header_symbols_.begin(), header_symbols_.end());
+  stream.symbols.insert(stream.symbols.end(), row_symbols_.data(), symbols_end);
   for (const uint32_t i : basis_.massive) {
     const uint16_t half = F32ToF16(row[i]);
     frame.massive.append(reinterpret_cast<const char*>(&half), sizeof(half));
@@ -176,38 +182,47 @@ EncodingReport EntropyCodec::Encode(ConstMatrixRef rows, std::string& out) {
   for (size_t r = 0; r < rows.rows; r += kChunkRows) {
     EncodeChunk({rows.row(r), std::min(kChunkRows, rows.rows - r), rows.cols}, r, frame);
   }
-  const size_t count = frame.streams.size();
-  const size_t lengths = out.size();
-  if (count > 1) out.resize(lengths + count * sizeof(uint32_t));
-  for (size_t s = 0; s < count; ++s) {
-    const size_t begin = out.size();
-    const Stream& stream = frame.streams[s];
-    WriteRans(stream.symbols, stream.has_plain ? kRansOpenStart : kRansStart, out);
-    const uint32_t bytes = static_cast<uint32_t>(out.size() - begin);
-    if (count > 1) std::memcpy(out.data() + lengths + s * sizeof(bytes), &bytes, sizeof(bytes));
+  std::vector<RansStream> streams;
+  streams.reserve(frame.streams.size());
+  for (const Stream& stream : frame.streams) {
+    streams.push_back({stream.symbols, stream.has_plain ? kRansOpenStart : kRansStart});
   }
+  const std::vector<std::string> written = WriteRans(streams);
+  for (size_t s = 0; written.size() > 1 && s < written.size(); ++s) {
+    const auto bytes = static_cast<uint32_t>(written[s].size());
+    out.append(reinterpret_cast<const char*>(&bytes), sizeof(bytes));
+  }
+  for (const std::string& stream : written) out += stream;
   out += frame.massive;
   out += frame.plain;
   return frame.report;
 }
 
-// Rows first_row, first_row + step, … of one stream. all_end: of everything that was sent.
-absl::Status EntropyCodec::ReadStream(RansReader& reader, size_t first_row, size_t step,
-                                      const uint8_t* all_end) {
-  bool open = false;
-  for (size_t r = first_row; r < headers_.size(); r += step) {
-    RowHeader& header = headers_[r];
-    if (!ReadHeader(reader, header)) return Malformed("have a row's mark twice");
-    if (header.marked && !open) {
-      if (r != first_row) return Malformed("have a plain row that was not announced");
-      open = true;
-      reader.set_end(all_end);
+// All rows, one of each stream at a time. all_end: of everything that was sent, where a stream may
+// turn out to end if it is the only one.
+absl::Status EntropyCodec::ReadRows(absl::Span<RansReader> readers, const uint8_t* all_end) {
+  std::vector<uint8_t> open(readers.size(), 0);
+  std::vector<CoefficientCoder::RowToRead> coded;
+  coded.reserve(readers.size());
+  for (size_t first = 0; first < headers_.size(); first += readers.size()) {
+    coded.clear();
+    for (size_t s = 0; s < std::min(readers.size(), headers_.size() - first); ++s) {
+      RowHeader& header = headers_[first + s];
+      if (!ReadHeader(readers[s], header)) return Malformed("have a row's mark twice");
+      if (header.marked && open[s] == 0) {
+        if (first != 0) return Malformed("have a plain row that was not announced");
+        open[s] = 1;
+        if (readers.size() == 1) readers[s].set_end(all_end);
+      }
+      if (!header.is_plain) coded.push_back({&readers[s], q_.data() + (first + s) * q_stride_});
     }
-    if (!header.is_plain && !coder_.Read(reader, q_.data() + r * q_stride_)) {
-      return Malformed("have a coefficient out of range");
+    if (!coder_.Read(coded)) return Malformed("have a coefficient out of range");
+  }
+  for (size_t s = 0; s < readers.size(); ++s) {
+    if (readers[s].state() != (open[s] != 0 ? kRansOpenStart : kRansStart)) {
+      return Malformed("are damaged");
     }
   }
-  if (reader.state() != (open ? kRansOpenStart : kRansStart)) return Malformed("are damaged");
   return absl::OkStatus();
 }
 
@@ -220,21 +235,27 @@ absl::Status EntropyCodec::ReadStreams(size_t bytes, size_t rows, size_t& consum
     const uint64_t massive = uint64_t{rows} * basis_.massive.size() * sizeof(uint16_t);
     if (bytes < massive) return Malformed("are cut off");
     RansReader reader(begin, begin + (bytes - massive));
-    RETURN_IF_ERROR(ReadStream(reader, 0, 1, begin + bytes));
+    RETURN_IF_ERROR(ReadRows(absl::MakeSpan(&reader, 1), begin + bytes));
     consumed = static_cast<size_t>(reader.next() - begin);
     return absl::OkStatus();
   }
   consumed = count * sizeof(uint32_t);
   if (bytes < consumed) return Malformed("are cut off");
+  std::vector<RansReader> readers;
+  std::vector<const uint8_t*> ends;
+  readers.reserve(count);
+  ends.reserve(count);
   for (size_t s = 0; s < count; ++s) {
     uint32_t length;
     std::memcpy(&length, begin + s * sizeof(length), sizeof(length));
     if (length > bytes - consumed) return Malformed("are cut off");
-    const uint8_t* const end = begin + consumed + length;
-    RansReader reader(begin + consumed, end);
-    RETURN_IF_ERROR(ReadStream(reader, s, count, end));
-    if (reader.next() != end) return Malformed("have a stream that is too long");
+    ends.push_back(begin + consumed + length);
+    readers.emplace_back(begin + consumed, ends.back());
     consumed += length;
+  }
+  RETURN_IF_ERROR(ReadRows(absl::MakeSpan(readers), begin + bytes));
+  for (size_t s = 0; s < count; ++s) {
+    if (readers[s].next() != ends[s]) return Malformed("have a stream that is too long");
   }
   return absl::OkStatus();
 }

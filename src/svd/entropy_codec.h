@@ -59,8 +59,7 @@ class EntropyCodec {
   void AppendHeader(uint8_t scale, std::vector<RansSymbol>& symbols) const;
   bool ReadHeader(RansReader& reader, RowHeader& header) const;
   absl::Status ReadStreams(size_t bytes, size_t rows, size_t& consumed);
-  absl::Status ReadStream(RansReader& reader, size_t first_row, size_t step,
-                          const uint8_t* all_end);
+  absl::Status ReadRows(absl::Span<RansReader> readers, const uint8_t* all_end);
   absl::Status ReadRest(absl::Span<const uint8_t> rest, MatrixRef out) const;
 
   const BoundaryBasis& basis_;
@@ -71,7 +70,7 @@ class EntropyCodec {
 
   QuantizedRows quantized_;
   Matrix decoded_;
-  std::vector<RansSymbol> row_symbols_;
+  std::vector<RansSymbol> header_symbols_, row_symbols_;
   std::vector<uint8_t> scales_;
   std::vector<uint8_t> padded_input_;
   std::vector<int16_t> q_;

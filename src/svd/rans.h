@@ -5,10 +5,10 @@
 #ifndef EFEDLLM_SVD_RANS_H_
 #define EFEDLLM_SVD_RANS_H_
 
-#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "absl/types/span.h"
 
@@ -31,14 +31,22 @@ inline constexpr uint32_t kRansLow = 1u << 24;
 inline constexpr uint32_t kRansStart = 1;
 inline constexpr uint32_t kRansOpenStart = kRansLow;
 
-// Appends the stream of which symbols are read in this order, and then `start` is left.
-void WriteRans(absl::Span<const RansSymbol> symbols, uint32_t start, std::string& out);
+// A stream to be written: from it, symbols are read in this order, and then `start` is left.
+struct RansStream {
+  absl::Span<const RansSymbol> symbols;
+  uint32_t start;
+};
+// The bytes of each stream. Several at a time keep the CPU busier than one after the other.
+std::vector<std::string> WriteRans(absl::Span<const RansStream> streams);
 
 // Reads of a stream that is hostile give any symbols, but never go beyond its end.
 class RansReader {
  public:
   // 8 bytes behind end must be readable.
-  RansReader(const uint8_t* begin, const uint8_t* end) : next_(begin), end_(end) { Refill(); }
+  RansReader(const uint8_t* begin, const uint8_t* end) : next_(begin), end_(end) {
+    Refill();
+    Refill();
+  }
 
   // Of 2^bits; what Take gets must contain it.
   uint32_t Peek(int bits) const { return state_ & ((1u << bits) - 1); }
@@ -59,10 +67,12 @@ class RansReader {
   void set_end(const uint8_t* end) { end_ = end; }
 
  private:
-  // Without a branch: how many bytes are missing can't be foreseen.
+  // None to two bytes, more than two a symbol does not take. Without a branch: how many are missing
+  // can't be foreseen.
   void Refill() {
-    uint64_t missing = static_cast<uint64_t>(std::countl_zero(state_)) >> 3;
-    const uint64_t left = static_cast<uint64_t>(end_ - next_);
+    uint64_t missing =
+        static_cast<uint64_t>(state_ < kRansLow) + static_cast<uint64_t>(state_ < kRansLow >> 8);
+    const auto left = static_cast<uint64_t>(end_ - next_);
     missing = missing < left ? missing : left;
     uint32_t bytes;
     std::memcpy(&bytes, next_, sizeof(bytes));
