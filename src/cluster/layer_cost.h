@@ -15,7 +15,7 @@ namespace efedllm {
 
 struct LayerCost {
   uint64_t weight_bytes = 0;     // as packed in memory
-  uint64_t flops_per_token = 0;  // dense reference: 2 x parameters
+  uint64_t flops_per_token = 0;  // 2 for each weight that a token meets
   uint64_t kv_bytes_per_token = 0;
 };
 

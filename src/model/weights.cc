@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
@@ -373,6 +374,18 @@ absl::Status ValidateStageTensors(const ModelConfig& config, LayerRange layers,
                                                    spec.chunk_count()));
   }
   return absl::OkStatus();
+}
+
+uint64_t MatmulFlopsPerToken(const ModelConfig& config, const std::vector<TensorSpec>& tensors) {
+  uint64_t weights = 0;
+  for (const TensorSpec& tensor : tensors) {
+    if (tensor.rows == 1) continue;
+    const bool experts = config.HasExperts() && absl::EndsWith(tensor.name, "_exps.weight");
+    const uint64_t rows =
+        experts ? tensor.rows / config.experts * config.experts_used : tensor.rows;
+    weights += rows * tensor.cols;
+  }
+  return 2 * weights;
 }
 
 uint64_t PackedBytes(const TensorSpec& tensor) {

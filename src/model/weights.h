@@ -51,6 +51,11 @@ absl::Status CheckStageShapes(const ModelConfig& config, LayerRange layers,
 absl::Status ValidateStageTensors(const ModelConfig& config, LayerRange layers,
                                   const std::vector<TensorSpec>& tensors);
 
+// Floating-point operations of these tensors' matrices for one token: 2 for each weight that it
+// meets, of experts in those that it is sent to. What is computed, factors as factors; work is paid
+// as that of the dense model (incentive/work.h).
+uint64_t MatmulFlopsPerToken(const ModelConfig& config, const std::vector<TensorSpec>& tensors);
+
 // Bytes of a tensor as packed for the kernels; a vector stays as it is.
 uint64_t PackedBytes(const TensorSpec& tensor);
 

@@ -151,6 +151,8 @@ TEST(Factors, TravelAndCountAsAnyTensor) {
   }
   EXPECT_EQ(factored - plain,
             PackedMatrixBytes(DType::kF32, kRank, 32) + PackedMatrixBytes(DType::kF32, 32, kRank));
+  const uint64_t dense = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64);
+  EXPECT_EQ(MatmulFlopsPerToken(config, specs), dense + 2 * 2 * 32 * kRank);
 }
 
 TEST(Factors, AreRefusedFromTheWireWhereTheyDontFit) {
