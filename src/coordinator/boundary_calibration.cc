@@ -16,10 +16,10 @@
 #include "common/sha256.h"
 #include "common/status_macros.h"
 #include "coordinator/boundary_calibration_divergence.h"
+#include "coordinator/boundary_calibration_kinds.h"
 #include "coordinator/boundary_calibration_text.h"
 #include "layers/compute.h"
 #include "model/boundary_rows.h"
-#include "model/embedding.h"
 #include "model/gradient.h"
 #include "model/model_config.h"
 #include "model/weights.h"
@@ -36,8 +36,8 @@ constexpr uint32_t kCalibrationVersion = 1;
 constexpr uint64_t kMostTokens = 8192, kFewestTokens = 4096;
 constexpr uint64_t kMostMetricTokens = 6400, kFewestMetricTokens = 512;
 constexpr uint64_t kMostDivergenceTokens = 1024, kFewestDivergenceTokens = 256;
-constexpr size_t kDivergencePeriod = 8;  // one window of so many
 constexpr uint32_t kDraws = 3;
+constexpr uint64_t kTasteTokens = 256;  // of a kind of text, to see how well it is known
 // Operations that a part of a calibration may cost, before it takes fewer tokens: about a minute or
 // two on two cores.
 constexpr double kWork = 1.6e13;
@@ -120,9 +120,18 @@ class Calibrator {
   absl::Status ReadText() {
     const absl::string_view text =
         options_.text.empty() ? CalibrationSample() : absl::string_view(options_.text);
-    ASSIGN_OR_RETURN(sample_, CalibrationWindows(file_, text, config_.context,
-                                                 counts_.sample + counts_.divergence));
-    held_ = TakeEvery(sample_, kDivergencePeriod, counts_.divergence);
+    WindowLimits limits{.context = config_.context, .tokens = counts_.sample + counts_.divergence};
+    if (options_.text.empty()) {
+      WindowLimits taste = limits;
+      taste.tokens_per_kind = kTasteTokens;
+      ASSIGN_OR_RETURN(const TokenWindows windows, CutWindows(file_, text, taste));
+      ASSIGN_OR_RETURN(limits.kinds,
+                       FamiliarKinds(file_, config_, windows, compute_, options_.cancelled));
+      ASSIGN_OR_RETURN(sample_, CutWindows(file_, text, limits));
+    } else {
+      ASSIGN_OR_RETURN(sample_, CalibrationWindows(file_, text, limits.context, limits.tokens));
+    }
+    held_ = TakeSome(sample_, counts_.divergence);
     result_.tokens = sample_.tokens();
     result_.divergence_tokens = held_.windows.empty() ? result_.tokens : held_.tokens();
     return absl::OkStatus();
@@ -132,28 +141,15 @@ class Calibrator {
   absl::Status RunForward() {
     TokenWindows all = sample_;
     all.windows.insert(all.windows.end(), held_.windows.begin(), held_.windows.end());
-    std::vector<int32_t> tokens;
-    for (const std::vector<int32_t>& window : all.windows) {
-      tokens.insert(tokens.end(), window.begin(), window.end());
-    }
     const uint32_t kept = config_.layers - lowest() + 1;
     ASSIGN_OR_RETURN(
-        rows_, ScratchMatrices::Create(ScratchDir(options_), kept, tokens.size(), config_.d_model));
-    Matrix hidden(tokens.size(), config_.d_model);
-    ASSIGN_OR_RETURN(const Embedding embedding, Embedding::Create(config_, file_));
-    RETURN_IF_ERROR(embedding.Lookup(tokens, hidden.ref()));
-    const auto keep = [&](uint32_t boundary) {
-      if (boundary < lowest()) return;
-      std::copy_n(hidden.row(0), hidden.rows() * hidden.cols(), AllRows(boundary).data);
-    };
-    keep(0);
-    for (uint32_t layer = 0; layer < config_.layers; ++layer) {
-      RETURN_IF_ERROR(RunOneLayer(file_, config_, layer, all.lengths(), {hidden.ref()}, compute_,
-                                  options_.cancelled));
-      keep(layer + 1);
-      Report(0, 0.2 * (layer + 1) / config_.layers, "running the text");
-    }
-    return absl::OkStatus();
+        rows_, ScratchMatrices::Create(ScratchDir(options_), kept, all.tokens(), config_.d_model));
+    return RunWindows(file_, config_, all, compute_, options_.cancelled,
+                      [&](uint32_t boundary, ConstMatrixRef rows) {
+                        Report(0.05, 0.15 * boundary / config_.layers, "running the text");
+                        if (boundary < lowest()) return;
+                        std::copy_n(rows.data, rows.rows * rows.cols, AllRows(boundary).data);
+                      });
   }
 
   MatrixRef AllRows(uint32_t boundary) const { return rows_->at(boundary - lowest()); }
@@ -247,11 +243,11 @@ class Calibrator {
   }
 
   absl::Status Measure() {
-    const std::vector<uint32_t> lengths =
-        held_.windows.empty() ? sample_.lengths() : held_.lengths();
+    const TokenWindows& windows = held_.windows.empty() ? sample_ : held_;
     const auto rows = [&](uint32_t boundary) { return HeldRows(boundary); };
     return MeasureDivergence(
-        file_, config_, {lengths, rows}, ScratchDir(options_), bases_, compute_, options_.cancelled,
+        file_, config_, {windows.lengths(), windows.kinds, rows}, ScratchDir(options_), bases_,
+        compute_, options_.cancelled,
         [&](double share) { Report(0.75, 0.25 * share, "measuring what coding costs"); });
   }
 

@@ -19,15 +19,17 @@
 
 namespace efedllm {
 
-// English chats, stories and prose, generated or in the public domain. Documents end with a line
-// that is "%%%" alone; one that begins with "user: " or "system: " is a chat.
+// English chats, stories and prose, generated or in the public domain. A line that begins with
+// "%%%" stands in front of each document and may name its kind, "family" or "family.kind"; a
+// document that begins with "user: " or "system: " is a chat. Of the built-in sample a model is
+// shown the families that it predicts well: small ones know few.
 absl::string_view CalibrationSample();
 
 struct CalibrationOptions {
   // After so many layers each: 0 (behind the embedding) to the model's layers (before the head).
   // Empty: all of them.
   std::vector<uint32_t> boundaries;
-  std::string text;     // documents as CalibrationSample has them; empty: that one
+  std::string text;     // documents as CalibrationSample has them, or any text; empty: the sample
   uint32_t tokens = 0;  // of the text, that are looked at; 0: as many as the model's width asks for
   int threads = 0;      // that compute; 0: one per CPU
   std::string kernels = "auto";

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
+#include <iterator>
+#include <map>
 #include <utility>
 
 #include "common/status_macros.h"
@@ -14,18 +15,42 @@
 namespace efedllm {
 namespace {
 
-constexpr float kStep = 0.25f;  // of the steps that levels choose, a middle one
+constexpr float kStep = 0.125f;          // of the steps that levels choose, a middle one
+constexpr uint64_t kFewestOfKind = 128;  // tokens of a kind, for a mean of its own
 constexpr size_t kEncodedRows = 256;
 constexpr uint64_t kLogitsBytes = 32u << 20;
 
+// A boundary coded in a way, and the text behind the layers so far.
 struct Variant {
   BoundaryBasis* basis;
-  CodecId codec;
-  MatrixRef rows;  // as they are behind the layers so far
-  double divergence = 0;
-
-  CoefficientModel& model() const { return codec == CodecId::kKlt ? basis->klt : basis->scalar; }
+  CodecSetting setting;
+  MatrixRef rows;
+  std::vector<double> divergence = {};  // of each row
 };
+
+// The largest mean of a kind of rows that has enough of them, or that of all.
+double WorstMean(const std::vector<double>& divergence, const DivergenceText& text) {
+  struct Sum {
+    double sum = 0;
+    uint64_t rows = 0;
+  };
+  std::map<std::string, Sum> kinds;
+  Sum all;
+  size_t row = 0;
+  for (size_t i = 0; i < text.lengths.size(); ++i) {
+    Sum& kind = kinds[text.kinds[i]];
+    for (uint32_t k = 0; k < text.lengths[i]; ++k) kind.sum += divergence[row++];
+    kind.rows += text.lengths[i];
+  }
+  double worst = 0;
+  for (const auto& [name, kind] : kinds) {
+    all.sum += kind.sum;
+    all.rows += kind.rows;
+    if (kind.rows < kFewestOfKind) continue;
+    worst = std::max(worst, kind.sum / static_cast<double>(kind.rows));
+  }
+  return std::max(worst, all.sum / static_cast<double>(all.rows));
+}
 
 absl::Status Code(const std::shared_ptr<const BoundaryBasis>& basis, CodecSetting setting,
                   ConstMatrixRef rows, MatrixRef out) {
@@ -80,12 +105,12 @@ absl::Status CompareAtHead(const ModelFile& file, const ModelConfig& config, Con
     for (Variant& variant : variants) {
       head->Logits({variant.rows.row(first), rows, plain.cols}, log_q.ref());
       LogSoftmax(log_q.ref(), compute);
-      std::vector<double> divergence(rows);
+      variant.divergence.resize(plain.rows);
       compute.team->ParallelFor(rows, [&](size_t row) {
-        divergence[row] = RowDivergence({p.row(row), config.vocab}, {log_p.row(row), config.vocab},
-                                        {log_q.row(row), config.vocab});
+        variant.divergence[first + row] =
+            RowDivergence({p.row(row), config.vocab}, {log_p.row(row), config.vocab},
+                          {log_q.row(row), config.vocab});
       });
-      for (const double d : divergence) variant.divergence += d;
     }
   }
   return absl::OkStatus();
@@ -99,18 +124,21 @@ absl::Status MeasureDivergence(const ModelFile& file, const ModelConfig& config,
                                Compute& compute, const std::function<bool()>& cancelled,
                                absl::FunctionRef<void(double share)> progress) {
   const ConstMatrixRef plain = text.rows(config.layers);
+  const auto step = static_cast<uint8_t>(StepIndexBelow(kStep));
+  const CodecSetting settings[] = {
+      {CodecId::kF16}, {CodecId::kScalar, step}, {CodecId::kKlt, step}};
   ASSIGN_OR_RETURN(const ScratchMatrices scratch,
-                   ScratchMatrices::Create(scratch_dir, 2 * bases.size(), plain.rows, plain.cols));
+                   ScratchMatrices::Create(scratch_dir, std::size(settings) * bases.size(),
+                                           plain.rows, plain.cols));
   std::vector<Variant> variants;
   std::vector<MatrixRef> running;
-  const auto step = static_cast<uint8_t>(StepIndexBelow(kStep));
   const auto code = [&](uint32_t boundary) {
     for (const std::shared_ptr<BoundaryBasis>& basis : bases) {
       if (basis->boundary != boundary) continue;
-      for (const CodecId codec : {CodecId::kScalar, CodecId::kKlt}) {
+      for (const CodecSetting setting : settings) {
         running.push_back(scratch.at(variants.size()));
-        variants.push_back({basis.get(), codec, running.back()});
-        RETURN_IF_ERROR(Code(basis, {codec, step}, text.rows(boundary), running.back()));
+        variants.push_back({basis.get(), setting, running.back()});
+        RETURN_IF_ERROR(Code(basis, setting, text.rows(boundary), running.back()));
       }
     }
     return absl::OkStatus();
@@ -123,9 +151,10 @@ absl::Status MeasureDivergence(const ModelFile& file, const ModelConfig& config,
   RETURN_IF_ERROR(code(config.layers));
   RETURN_IF_ERROR(CompareAtHead(file, config, plain, compute, variants));
   for (const Variant& variant : variants) {
-    const double mean = variant.divergence / static_cast<double>(plain.rows);
-    const double size = double{StepSize(step)};
-    variant.model().kl_per_step2 = static_cast<float>(mean / (size * size));
+    const double harm = WorstMean(variant.divergence, text) / std::pow(StepSize(step), 2);
+    CoefficientModel& model =
+        variant.setting.id == CodecId::kKlt ? variant.basis->klt : variant.basis->scalar;
+    model.kl_per_step2 = static_cast<float>(harm);
   }
   return absl::OkStatus();
 }
