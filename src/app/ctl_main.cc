@@ -5,6 +5,7 @@
 
 #include "app/ctl_admin.h"
 #include "app/ctl_bench.h"
+#include "app/ctl_codec.h"
 #include "app/ctl_drain.h"
 #include "app/ctl_eval.h"
 #include "app/ctl_fault_simulation.h"
@@ -33,6 +34,7 @@ int Main(int argc, char** argv) {
   efedllm::AddTokenCommand(app, exit_code);
   efedllm::AddDrainCommands(app, exit_code);
   efedllm::AddBenchCommand(app, exit_code);
+  efedllm::AddCodecCommand(app, exit_code);
   efedllm::AddEvalCommand(app, exit_code);
   efedllm::AddModelCommand(app, exit_code);
   efedllm::AddPlanCommand(app, exit_code);
