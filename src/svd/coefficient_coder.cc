@@ -127,7 +127,8 @@ CoefficientCoder::CoefficientCoder(const CoefficientModel& model, uint32_t step)
           {static_cast<uint16_t>(start), frequency, static_cast<int16_t>(value),
            static_cast<uint16_t>(256 * kProbabilityBits - IntegerLog2(frequency, 8))});
       start += frequency;
-      table.of_value[static_cast<size_t>(value + table.largest + 1)] = table.symbols.back();
+      const int32_t position = value + table.largest + 1;
+      table.of_value[static_cast<size_t>(position)] = table.symbols.back();
     };
     table.of_value.resize(2 * static_cast<size_t>(table.largest) + 3);
     add(0, from.frequency[0]);
@@ -150,8 +151,8 @@ RansSymbol* CoefficientCoder::Write(const int16_t* q, RansSymbol* to, uint64_t& 
       const int32_t half = (1 << magnitude.raw_bits) >> 1;
       const int32_t upper = (q[j] + half) >> magnitude.raw_bits;
       const int32_t escape = table.largest + 1;
-      const Symbol symbol =
-          table.of_value[static_cast<size_t>(std::clamp(upper, -escape, escape) + escape)];
+      const int32_t position = std::clamp(upper, -escape, escape) + escape;
+      const Symbol symbol = table.of_value[static_cast<size_t>(position)];
       *to++ = {symbol.start, symbol.frequency, kProbabilityBits};
       table_cost += symbol.cost;
       if (std::abs(upper) >= escape) {
