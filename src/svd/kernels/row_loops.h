@@ -7,6 +7,7 @@
 #include <cstdint>
 
 namespace efedllm {
+// NOLINTNEXTLINE(google-build-namespaces): the linker must not share one ISA's copy with others.
 namespace {
 
 // Adding it rounds what is smaller than 2^22 to an integer, ties to even; the integer is in the low
