@@ -90,6 +90,17 @@ class KeptLogits final : public LogitsSource {
   size_t next_ = 0, window_ = 0;
 };
 
+// Bytes of a row in the best of codes, for Gaussian coefficients and the noise of the step.
+double GaussianBoundBytes(const BoundaryBasis& basis, CodecSetting setting) {
+  const double step = static_cast<double>(StepSize(setting.step));
+  const double log_noise = std::log2(step) - 0.5 * std::log2(12.0);  // of its standard deviation
+  double bits = 16 * static_cast<double>(basis.massive.size());
+  for (const int16_t log_sigma : basis.klt.log_sigma) {
+    bits += std::max(0.0, log_sigma / 64.0 - log_noise);
+  }
+  return bits / 8;
+}
+
 // Text and tasks, their uncoded results, and how far along the measurements are.
 class Measurement {
  public:
@@ -270,8 +281,19 @@ class Measurement {
       if (only && i != *only) codings[i].reset();
       if (codings[i]) point.codings.push_back(codings[i]->Label());
     }
+    AddBound(codings, point);
     RETURN_IF_ERROR(coded_->Use(std::move(codings)));
     return point;
+  }
+
+  void AddBound(const std::vector<std::optional<BoundaryCoding>>& codings, CodecPoint& point) {
+    double sum = 0;
+    for (size_t i = 0; i < codings.size(); ++i) {
+      if (!codings[i]) continue;
+      if (codings[i]->block_bits > 0 || codings[i]->setting.id != CodecId::kKlt) return;
+      sum += GaussianBoundBytes(*coded_->basis(i), codings[i]->setting);
+    }
+    point.bound_bytes = sum / static_cast<double>(point.codings.size());
   }
 
   absl::Status Compare(LogitsSource& source, LogitsSource& reference, const TextWindows& text,

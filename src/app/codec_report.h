@@ -27,6 +27,9 @@ struct CodecPoint {
   double mean_kl = 0, max_kl = 0, top1_agreement = 0, perplexity = 0;
   double plain_share = 0;          // of rows that fell back to a finer codec
   std::optional<double> accuracy;  // of tasks
+  // Where all is KLT: what no code of independent Gaussians of the basis's variances can do better
+  // than at this distortion (reverse water-filling), payload bytes.
+  std::optional<double> bound_bytes;
 };
 
 struct CodecCurve {

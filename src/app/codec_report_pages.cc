@@ -1,7 +1,6 @@
 #include "app/codec_report_pages.h"
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -13,15 +12,6 @@
 
 namespace efedllm {
 namespace {
-
-constexpr double kWorstShownKl = 0.15;
-
-std::string ColourOf(absl::string_view curve) {
-  if (curve == "KLT") return "#1f6fb4";
-  if (curve == "scalar") return "#3a9b46";
-  if (curve == "int blocks") return "#e6812f";
-  return "#6b7280";
-}
 
 double Percent(const CodecReport& report, double bytes) {
   return 100 * bytes / static_cast<double>(report.f16_bytes());
@@ -39,6 +29,7 @@ nlohmann::json PointJson(const CodecReport& report, const CodecPoint& point) {
                          {"perplexity", point.perplexity},
                          {"plain_row_share", point.plain_share}};
   if (point.accuracy) json["accuracy"] = *point.accuracy;
+  if (point.bound_bytes) json["gaussian_bound_bytes"] = *point.bound_bytes;
   return json;
 }
 
@@ -114,6 +105,28 @@ Table LevelsTable(const CodecReport& report) {
   return table;
 }
 
+// How near the KLT codec comes to what can be had.
+Table BoundTable(const CodecReport& report) {
+  Table table = {{"KLT", "payload, bytes a token", "% of f16", "bound, bytes", "% of f16",
+                  "above the bound, %"}};
+  const CodecCurve* klt = FindCurve(report.together, "KLT");
+  for (const CodecPoint& point : klt->points) {
+    if (!point.bound_bytes) continue;
+    table.push_back(
+        {point.name, absl::StrFormat("%.1f", point.payload_bytes),
+         absl::StrFormat("%.1f", Percent(report, point.payload_bytes)),
+         absl::StrFormat("%.1f", *point.bound_bytes),
+         absl::StrFormat("%.1f", Percent(report, *point.bound_bytes)),
+         absl::StrFormat("%.1f", 100 * (point.payload_bytes / *point.bound_bytes - 1))});
+  }
+  return table;
+}
+
+constexpr const char* kBoundText =
+    "The bound is the rate-distortion function of independent Gaussians with the variances of the "
+    "basis, at the same distortion. A uniform step with ideal entropy coding costs up to a quarter "
+    "of a bit a coefficient more; coefficients that are not Gaussian can cost less.";
+
 std::string Markdown(const Table& table) {
   std::string text;
   for (size_t r = 0; r < table.size(); ++r) {
@@ -137,41 +150,6 @@ std::string Html(const Table& table) {
     html += "</tr>\n";
   }
   return html + "</table>\n";
-}
-
-PlotSeries SeriesOf(const CodecReport& report, const CodecCurve& curve,
-                    const std::function<double(const CodecPoint&)>& value) {
-  PlotSeries series;
-  series.label =
-      curve.name == "KLT" ? "KLT + rANS" : (curve.name == "scalar" ? "scalar + rANS" : curve.name);
-  series.colour = ColourOf(curve.name);
-  series.line = curve.points.size() > 1;
-  for (const CodecPoint& point : curve.points) {
-    if (point.mean_kl > kWorstShownKl) continue;
-    series.points.emplace_back(Percent(report, point.bytes), value(point));
-  }
-  return series;
-}
-
-PlotPanel TogetherPanel(const CodecReport& report, const std::string& title,
-                        const std::string& y_label,
-                        const std::function<double(const CodecPoint&)>& value) {
-  PlotPanel panel;
-  panel.title = title;
-  panel.x_label = "bytes a token and hop, % of f16";
-  panel.y_label = y_label;
-  panel.x_least = 0;
-  panel.x_most = 60;
-  for (const CodecCurve& curve : report.together) {
-    if (curve.name != "f16") panel.series.push_back(SeriesOf(report, curve, value));
-  }
-  PlotSeries levels = SeriesOf(report, {"levels", report.levels}, value);
-  levels.colour = "#b4231f";
-  levels.line = false;
-  levels.mark = PlotSeries::Mark::kDiamond;
-  for (const CodecPoint& point : report.levels) levels.names.push_back(point.name);
-  panel.series.push_back(std::move(levels));
-  return panel;
 }
 
 std::string Head(const CodecReport& report) {
@@ -212,14 +190,6 @@ std::string Section(absl::string_view title, absl::string_view text, absl::strin
   return absl::StrCat("<section>\n<h2>", title, "</h2>\n<p>", text, "</p>\n", body, "</section>\n");
 }
 
-std::vector<std::pair<double, double>> SpectrumPoints(const std::vector<double>& spectrum) {
-  std::vector<std::pair<double, double>> points;
-  for (size_t i = 0; i < spectrum.size(); ++i) {
-    points.emplace_back(static_cast<double>(i + 1), 100 * spectrum[i]);
-  }
-  return points;
-}
-
 }  // namespace
 
 nlohmann::json CodecReportJson(const CodecReport& report) {
@@ -254,6 +224,7 @@ std::string CodecReportTable(const CodecReport& report) {
       Head(report), "\n\nThe levels, all boundaries together:\n\n", Markdown(LevelsTable(report)),
       "\n", Markdown(PointsTable(report, report.levels)),
       "\nThe codecs, all boundaries together:\n\n", Markdown(TogetherTable(report)));
+  absl::StrAppend(&text, "\n", kBoundText, "\n\n", Markdown(BoundTable(report)));
   absl::StrAppend(&text, "\nFrames of decoding, ", report.decoding_batch, " sequences at once:\n\n",
                   Markdown(PointsTable(report, report.decoding)));
   for (const BoundaryFindings& boundary : report.boundaries) {
@@ -265,76 +236,6 @@ std::string CodecReportTable(const CodecReport& report) {
                     boundary.massive.size(), " massive dimensions):\n\n", Markdown(table));
   }
   return text;
-}
-
-std::string TogetherSvg(const CodecReport& report) {
-  std::vector<PlotPanel> panels;
-  panels.push_back(TogetherPanel(report, "Divergence from the uncoded model",
-                                 "mean KL, nats a token",
-                                 [](const CodecPoint& point) { return point.mean_kl; }));
-  panels[0].y_log = true;
-  panels[0].y_least = 1e-5;
-  panels[0].y_most = kWorstShownKl;
-  panels[0].rules = {{KlBudget(CodecLevel::kTransparent), "transparent"},
-                     {KlBudget(CodecLevel::kBalanced), "balanced"},
-                     {KlBudget(CodecLevel::kSmall), "small"}};
-  panels.push_back(TogetherPanel(
-      report, "Perplexity", "over the uncoded model's, %",
-      [&](const CodecPoint& point) { return 100 * (point.perplexity / report.perplexity - 1); }));
-  panels[1].rules = {{0, "uncoded"}};
-  if (report.accuracy) {
-    panels.push_back(
-        TogetherPanel(report, absl::StrFormat("%d tasks", report.questions), "right, %",
-                      [](const CodecPoint& point) { return 100 * point.accuracy.value_or(NAN); }));
-    panels[2].rules = {{100 * *report.accuracy, "uncoded"}};
-  }
-  return PlotSvg(absl::StrCat(report.model, ", all boundaries coded"), panels, 3);
-}
-
-std::string BoundariesSvg(const CodecReport& report) {
-  std::vector<PlotPanel> panels;
-  for (const BoundaryFindings& boundary : report.boundaries) {
-    PlotPanel panel;
-    panel.title = absl::StrCat("After layer ", boundary.after_layers, " alone");
-    panel.x_label = "bytes a token, % of f16";
-    panel.y_label = "mean KL, nats a token";
-    panel.y_log = true;
-    panel.x_least = 0;
-    panel.x_most = 60;
-    for (const CodecCurve& curve : boundary.curves) {
-      panel.series.push_back(
-          SeriesOf(report, curve, [](const CodecPoint& point) { return point.mean_kl; }));
-    }
-    panels.push_back(std::move(panel));
-  }
-  return PlotSvg(absl::StrCat(report.model, ", each boundary alone"), panels, 3);
-}
-
-std::string SpectraSvg(const CodecReport& report) {
-  std::vector<PlotPanel> panels;
-  for (const BoundaryFindings& boundary : report.boundaries) {
-    PlotPanel panel;
-    panel.title = absl::StrFormat("After layer %d: %d massive dimensions", boundary.after_layers,
-                                  boundary.massive.size());
-    panel.x_label = "direction, by falling energy";
-    panel.y_label = "% of the energy";
-    panel.x_log = panel.y_log = true;
-    panel.y_least = 1e-4;
-    panel.y_most = 110;
-    const auto add = [&](const char* label, const char* colour, const std::vector<double>& shares) {
-      PlotSeries series;
-      series.label = label;
-      series.colour = colour;
-      series.mark = PlotSeries::Mark::kNone;
-      series.points = SpectrumPoints(shares);
-      panel.series.push_back(std::move(series));
-    };
-    add("as computed", "#c0392b", boundary.raw_spectrum);
-    add("without mean, rows of RMS 1", "#e6812f", boundary.centred_spectrum);
-    add("without massive dimensions too: what is coded", "#1f6fb4", boundary.coded_spectrum);
-    panels.push_back(std::move(panel));
-  }
-  return PlotSvg(absl::StrCat(report.model, ", spectra of the boundaries"), panels, 3);
 }
 
 std::string CodecReportHtml(const CodecReport& report) {
@@ -353,6 +254,7 @@ std::string CodecReportHtml(const CodecReport& report) {
               Html(LevelsTable(report)) + Html(PointsTable(report, report.levels))),
       Section("Codecs", "All boundaries coded alike, in frames of up to 512 tokens.",
               Html(TogetherTable(report))),
+      Section("How near to the bound", kBoundText, Html(BoundTable(report))),
       Section("Decoding",
               absl::StrCat("Frames of one token of each of ", report.decoding_batch,
                            " sequences: the header weighs more."),

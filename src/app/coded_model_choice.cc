@@ -78,10 +78,9 @@ std::vector<std::optional<BoundaryCoding>> CodecChoice::ForAll(const CodedModel&
 }
 
 absl::StatusOr<BoundaryBases> FindBases(const ModelFile& file, std::vector<uint32_t> boundaries,
-                                        const LocalFlags& flags, std::string folder) {
-  if (folder.empty()) {
-    ASSIGN_OR_RETURN(const std::string state, DefaultStateDir(ThisUser(), kCoordinatorState));
-    folder = BasisFolder(state);
+                                        const LocalFlags& flags, std::string state_dir) {
+  if (state_dir.empty()) {
+    ASSIGN_OR_RETURN(state_dir, DefaultStateDir(ThisUser(), kCoordinatorState));
   }
   const ProgressLine progress;
   CalibrationOptions options;
@@ -91,7 +90,8 @@ absl::StatusOr<BoundaryBases> FindBases(const ModelFile& file, std::vector<uint3
   options.progress = [&progress](double share, absl::string_view what) {
     progress.Show(share, absl::StrCat("calibrating: ", what));
   };
-  ASSIGN_OR_RETURN(Calibration calibration, LoadOrCalibrate(file, options, BasisStore(folder)));
+  ASSIGN_OR_RETURN(Calibration calibration,
+                   LoadOrCalibrate(file, options, BasisStore(BasisFolder(state_dir))));
   return std::move(calibration.bases);
 }
 

@@ -42,10 +42,10 @@ inline constexpr const char* kCodecNames =
     "lossless, transparent, balanced, small, auto (here as transparent),\n"
     "f32, f16, int8, scalar:STEP, klt:STEP, or int2 to int7 to compare with";
 
-// The bases of these boundaries, out of the store in a folder (empty: that of the coordinator's
-// state), or calibrated now, with a progress bar on stderr, and kept there.
+// The bases of these boundaries, out of the store in a state folder (empty: the coordinator's), or
+// calibrated now, with a progress bar on stderr, and kept there.
 absl::StatusOr<BoundaryBases> FindBases(const ModelFile& file, std::vector<uint32_t> boundaries,
-                                        const LocalFlags& flags, std::string folder);
+                                        const LocalFlags& flags, std::string state_dir);
 
 }  // namespace efedllm
 

@@ -30,7 +30,7 @@ constexpr uint32_t kMostBoundaries = 9;
 
 struct ReportFlags {
   LocalFlags local;
-  std::string text, tasks, out, bases;
+  std::string text, tasks, out, state_dir;
   uint32_t stages = 0;
   uint32_t tokens = 16384;
   uint32_t batch = 8;
@@ -95,7 +95,7 @@ absl::Status RunReport(const ReportFlags& flags) {
     if (range.first > 0) boundaries.push_back(range.first);
   }
   ASSIGN_OR_RETURN(const BoundaryBases bases,
-                   FindBases(file, std::move(boundaries), flags.local, flags.bases));
+                   FindBases(file, std::move(boundaries), flags.local, flags.state_dir));
   ASSIGN_OR_RETURN(
       const std::unique_ptr<LocalRun> run,
       OpenLocal(flags.local, CodecReportModelOptions(std::move(ranges), window, flags.batch)));
@@ -155,8 +155,8 @@ void AddCodecReportCommand(CLI::App& codec, int& exit_code) {
   command->add_option("--minutes", flags->minutes, "About; less text is looked at to keep to it")
       ->check(CLI::Range(0.01, 10000.0))
       ->capture_default_str();
-  command->add_option("--bases", flags->bases,
-                      "Folder of the calibrated bases; default: the coordinator's");
+  command->add_option("--state-dir", flags->state_dir,
+                      "Whose bases/ has what is calibrated; default: the coordinator's");
   AddThreadsFlag(*command, flags->local);
   AddJsonFlag(*command, flags->local, "all figures");
   OnCommand(*command, exit_code, [flags] { return RunReport(*flags); });

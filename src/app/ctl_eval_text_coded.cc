@@ -134,8 +134,10 @@ absl::StatusOr<TextWindows> CutDocuments(const std::string& text, const ModelFil
     ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::Create(file));
     return CutForModel(text, *tokenizer, length);
   }
-  ASSIGN_OR_RETURN(TokenWindows documents,
-                   CalibrationWindows(file, text, length, std::numeric_limits<uint64_t>::max()));
+  WindowLimits limits;
+  limits.context = length;
+  limits.tokens = std::numeric_limits<uint64_t>::max();
+  ASSIGN_OR_RETURN(TokenWindows documents, CutWindows(file, text, limits));
   TextWindows windows;
   for (std::vector<int32_t>& window : documents.windows) {
     if (window.size() >= 2) windows.windows.push_back(std::move(window));
@@ -176,7 +178,7 @@ absl::Status RunCodedKl(const LocalFlags& local, const std::string& text_path, u
     for (const LayerRange& stage : prepared.options.stages) {
       if (stage.first > 0) boundaries.push_back(stage.first);
     }
-    ASSIGN_OR_RETURN(bases, FindBases(file, std::move(boundaries), local, flags.bases));
+    ASSIGN_OR_RETURN(bases, FindBases(file, std::move(boundaries), local, flags.state_dir));
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<LocalRun> run, OpenLocal(local, prepared.options));
   LocalModel& model = *run->model;
@@ -214,8 +216,9 @@ void AddCodedTextFlags(CLI::App& command, CodedTextFlags& flags) {
                   "sequences; 0: frames of prompts, up to 512 tokens")
       ->check(CLI::Range(0u, 64u))
       ->capture_default_str();
-  command.add_option("--bases", flags.bases,
-                     "With --codec: folder of the calibrated bases; default: the coordinator's");
+  command.add_option(
+      "--state-dir", flags.state_dir,
+      "With --codec: whose bases/ has what is calibrated; default: the coordinator's");
 }
 
 }  // namespace efedllm

@@ -17,7 +17,7 @@ namespace efedllm {
 
 struct CodedTextFlags {
   std::string codec;
-  std::string bases;  // folder; empty: the coordinator's
+  std::string state_dir;  // of the bases; empty: the coordinator's
   uint32_t stages = 2;
   uint32_t batch = 0;  // 0: frames of whole prompts
 };
