@@ -190,5 +190,43 @@ TEST(GradientText, EndsWhenTheVisitorSaysSo) {
   EXPECT_EQ(visits, 2);
 }
 
+TEST(GradientText, SaysThatAFactoredModelHasNone) {
+  const std::string gguf = SyntheticModel::Build("llama", /*factored=*/true);
+  const ModelFile file = *ModelFile::Parse(BytesOf(gguf));
+  Compute compute = *Compute::Create(0, "auto");
+  const std::vector<uint32_t> lengths = {1};
+  const Matrix rows(1, SyntheticModel::kWidth);
+  const absl::Status status = VisitGradients(
+      file, *ModelConfigFromFile(file), {lengths, [&](uint32_t) { return rows.ref(); }}, {},
+      compute, [](uint32_t, ConstMatrixRef) { return absl::OkStatus(); });
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+}
+
+// Sequences that need several steps, and steps that hold the end of one and the beginning of the
+// next.
+TEST(RunOneLayer, GivesTheSameForAnyCompany) {
+  const std::string gguf = SyntheticModel::Build("llama");
+  const ModelFile file = *ModelFile::Parse(BytesOf(gguf));
+  const ModelConfig config = *ModelConfigFromFile(file);
+  Compute compute = *Compute::Create(2, "auto");
+  std::vector<uint32_t> lengths = {250, 200, 180, 3, 240, 256, 1};
+  lengths.insert(lengths.end(), 150, 5);
+  size_t all = 0;
+  for (const uint32_t length : lengths) all += length;
+  Matrix hidden(all, config.d_model);
+  Random random(3);
+  for (float& x : hidden.ref().span()) x = static_cast<float>(random.Uniform() - 0.5);
+  Matrix together = hidden;
+  ASSERT_TRUE(RunOneLayer(file, config, 1, lengths, {together.ref()}, compute, nullptr).ok());
+  size_t row = 0;
+  for (const uint32_t length : lengths) {
+    const MatrixRef alone{hidden.row(row), length, hidden.cols()};
+    ASSERT_TRUE(RunOneLayer(file, config, 1, {length}, {alone}, compute, nullptr).ok());
+    row += length;
+  }
+  EXPECT_TRUE(std::equal(together.ref().span().begin(), together.ref().span().end(),
+                         hidden.ref().span().begin()));
+}
+
 }  // namespace
 }  // namespace efedllm
