@@ -36,36 +36,9 @@ std::string CompareSvds(const CompressionReport& report) {
       plain->mean_kl, aware->mean_kl, Times(plain->mean_kl, aware->mean_kl));
 }
 
-}  // namespace
-
-absl::string_view MethodName(CompressionMethod method) {
-  switch (method) {
-    case CompressionMethod::kUniformSvd:
-      return "uniform-svd";
-    case CompressionMethod::kPlainSvd:
-      return "plain-svd";
-    case CompressionMethod::kFactors:
-      return "factors";
-    case CompressionMethod::kSvd:
-      return "svd";
-    case CompressionMethod::kQuantize:
-      return "quantize";
-    case CompressionMethod::kAny:
-      return "any";
-  }
-  CheckFailed(__FILE__, __LINE__, "a method without a name");
-}
-
-std::optional<CompressionMethod> WritableMethod(absl::string_view name) {
-  for (const CompressionMethod method : {CompressionMethod::kFactors, CompressionMethod::kSvd,
-                                         CompressionMethod::kQuantize, CompressionMethod::kAny}) {
-    if (name == MethodName(method)) return method;
-  }
-  return std::nullopt;
-}
-
-std::string Recommend(const CompressionReport& report) {
-  std::string text = CompareSvds(report);
+// Low-rank forms beside plain quantization.
+std::string CompareWithQuantization(const CompressionReport& report) {
+  std::string text;
   const MethodResult* quantize = Find(report, CompressionMethod::kQuantize);
   const MethodResult* svd = Find(report, CompressionMethod::kSvd);
   if (svd == nullptr || quantize == nullptr) {
@@ -96,8 +69,45 @@ std::string Recommend(const CompressionReport& report) {
         "%.4g. Use --method svd.",
         low, Times(plain, low), plain);
   }
+  return text;
+}
+
+}  // namespace
+
+absl::string_view MethodName(CompressionMethod method) {
+  switch (method) {
+    case CompressionMethod::kUniformSvd:
+      return "uniform-svd";
+    case CompressionMethod::kPlainSvd:
+      return "plain-svd";
+    case CompressionMethod::kFactors:
+      return "factors";
+    case CompressionMethod::kSvd:
+      return "svd";
+    case CompressionMethod::kQuantize:
+      return "quantize";
+    case CompressionMethod::kAny:
+      return "any";
+  }
+  CheckFailed(__FILE__, __LINE__, "a method without a name");
+}
+
+std::optional<CompressionMethod> WritableMethod(absl::string_view name) {
+  for (const CompressionMethod method : {CompressionMethod::kFactors, CompressionMethod::kSvd,
+                                         CompressionMethod::kQuantize, CompressionMethod::kAny}) {
+    if (name == MethodName(method)) return method;
+  }
+  return std::nullopt;
+}
+
+std::string Recommend(const CompressionReport& report) {
+  std::string text = absl::StrCat(CompareSvds(report), CompareWithQuantization(report));
   const MethodResult* any = Find(report, CompressionMethod::kAny);
-  if (any != nullptr && any->mean_kl * kClear < std::min(low, plain)) {
+  const MethodResult* svd = Find(report, CompressionMethod::kSvd);
+  const MethodResult* quantize = Find(report, CompressionMethod::kQuantize);
+  const bool better = any != nullptr && (svd == nullptr || any->mean_kl * kClear < svd->mean_kl) &&
+                      (quantize == nullptr || any->mean_kl * kClear < quantize->mean_kl);
+  if (better && (svd != nullptr || quantize != nullptr)) {
     absl::StrAppendFormat(&text, " Both together do better still: mean KL %.4g with --method any.",
                           any->mean_kl);
   }
