@@ -21,6 +21,7 @@ constexpr uint32_t kTaskContext = 1024;
 constexpr size_t kDecodedTokens = 64;   // of a window
 constexpr size_t kDecodedWindows = 16;  // at most
 constexpr uint32_t kWidestSpectrum = 2048;
+constexpr double kTaskShare = 0.5;  // of the time
 
 struct CurveSpec {
   const char* name;
@@ -48,48 +49,6 @@ const std::vector<CurveSpec>& AloneSpecs() {
 constexpr const char* kLevels[] = {"lossless", "transparent", "balanced", "small"};
 constexpr const char* kDecoded[] = {"f16", "int8", "transparent", "balanced", "small"};
 
-// What the model makes of a text uncoded, computed once: the rows before its head.
-class KeptLogits final : public LogitsSource {
- public:
-  static absl::StatusOr<std::unique_ptr<KeptLogits>> Create(LocalModel& model,
-                                                            const TextWindows& text) {
-    std::unique_ptr<KeptLogits> kept(new KeptLogits(model));
-    kept->hidden_.reserve(text.windows.size());
-    for (const std::vector<int32_t>& window : text.windows) {
-      Matrix hidden(window.size() - 1, model.config().d_model);
-      const size_t most = model.options().max_tokens;
-      for (size_t first = 0; first < hidden.rows(); first += most) {
-        const size_t rows = std::min(most, hidden.rows() - first);
-        Step step;
-        step.spans = {{kSequence, static_cast<uint32_t>(first), static_cast<uint32_t>(rows)}};
-        RETURN_IF_ERROR(model.RunStages(step, absl::MakeConstSpan(window).subspan(first, rows),
-                                        {hidden.row(first), rows, hidden.cols()}));
-      }
-      kept->hidden_.push_back(std::move(hidden));
-    }
-    return kept;
-  }
-
-  uint32_t vocab() const override { return model_.config().vocab; }
-  absl::Status Begin(absl::Span<const int32_t>) override {
-    window_ = next_++ % hidden_.size();
-    return absl::OkStatus();
-  }
-  absl::Status Read(uint32_t first, absl::Span<const int32_t> tokens, MatrixRef logits) override {
-    const ConstMatrixRef hidden = std::as_const(hidden_[window_]).ref();
-    CHECK(first + tokens.size() <= hidden.rows);
-    model_.Logits({hidden.row(first), tokens.size(), hidden.cols}, logits);
-    return absl::OkStatus();
-  }
-
- private:
-  explicit KeptLogits(LocalModel& model) : model_(model) {}
-
-  LocalModel& model_;
-  std::vector<Matrix> hidden_;  // of each window
-  size_t next_ = 0, window_ = 0;
-};
-
 // Bytes of a row in the best of codes, for Gaussian coefficients and the noise of the step.
 double GaussianBoundBytes(const BoundaryBasis& basis, CodecSetting setting) {
   const double step = static_cast<double>(StepSize(setting.step));
@@ -113,7 +72,6 @@ class Measurement {
     report_.d_model = model.config().d_model;
     report_.layers = model.config().layers;
     report_.all_tokens = text.predictions();
-    report_.questions = tasks_.size();
     report_.decoding_batch = options_.decoding_batch;
     for (const LayerRange& stage : model.options().stages) {
       if (stage.first > 0) report_.boundaries.push_back({.after_layers = stage.first});
@@ -129,23 +87,28 @@ class Measurement {
   }
 
  private:
+  static size_t EvaluationsTogether() {
+    size_t count = std::size(kLevels);
+    for (const CurveSpec& spec : TogetherSpecs()) count += spec.codecs.size();
+    return count;
+  }
   size_t Evaluations() const {
-    size_t together = std::size(kLevels), alone = 0;
-    for (const CurveSpec& spec : TogetherSpecs()) together += spec.codecs.size();
+    size_t alone = 0;
     for (const CurveSpec& spec : AloneSpecs()) alone += spec.codecs.size();
-    return together + alone * report_.boundaries.size();
+    return EvaluationsTogether() + alone * report_.boundaries.size();
   }
 
   // As many windows as there is time for, by how long the first one takes.
   absl::Status Shorten(const TextWindows& text) {
     Show("timing");
     text_.windows = {text.windows.front()};
-    RETURN_IF_ERROR(KeptLogits::Create(*run_.model, text_).status());  // touches the weights
+    RETURN_IF_ERROR(
+        KeptLogits::Create(*run_.model, text_, kSequence).status());  // touches the weights
     const auto start = std::chrono::steady_clock::now();
-    RETURN_IF_ERROR(KeptLogits::Create(*run_.model, text_).status());
+    RETURN_IF_ERROR(KeptLogits::Create(*run_.model, text_, kSequence).status());
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    // The head and the codecs are about as much again; tasks are left for one half of the time.
-    const double share = tasks_.empty() ? 1 : 0.5;
+    // The head and the codecs are about as much again.
+    const double share = tasks_.empty() ? 1 : 1 - kTaskShare;
     const double windows =
         share * options_.seconds / (2 * took.count() * static_cast<double>(Evaluations() + 1));
     const auto count =
@@ -172,7 +135,7 @@ class Measurement {
       }
       return absl::OkStatus();
     });
-    absl::StatusOr<std::unique_ptr<KeptLogits>> kept = KeptLogits::Create(model, text_);
+    absl::StatusOr<std::unique_ptr<KeptLogits>> kept = KeptLogits::Create(model, text_, kSequence);
     model.SetBoundaryHook({});
     RETURN_IF_ERROR(kept.status());
     kept_ = *std::move(kept);
@@ -181,12 +144,30 @@ class Measurement {
         MeasurePerplexity(*kept_, text_, [](absl::Span<const float>) { return absl::OkStatus(); }));
     report_.perplexity = uncoded.perplexity;
     report_.tokens = uncoded.tokens;
-    if (!tasks_.empty()) {
-      ASSIGN_OR_RETURN(report_.accuracy, Accuracy());
-    }
+    if (!tasks_.empty()) RETURN_IF_ERROR(MeasureUncodedTasks());
     for (size_t i = 0; i < report_.boundaries.size(); ++i) {
       RETURN_IF_ERROR(FindSpectra(report_.boundaries[i], i < grams.size() ? &grams[i] : nullptr));
     }
+    return absl::OkStatus();
+  }
+
+  // Of as many questions, from all over the list, as there is time for.
+  absl::Status MeasureUncodedTasks() {
+    const auto start = std::chrono::steady_clock::now();
+    ASSIGN_OR_RETURN(report_.accuracy, Accuracy());
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    const double most =
+        kTaskShare * options_.seconds / (took.count() * static_cast<double>(EvaluationsTogether()));
+    if (most < 1) {
+      const auto kept =
+          static_cast<size_t>(std::max(1.0, std::floor(most * static_cast<double>(tasks_.size()))));
+      std::vector<EvalTask> some;
+      some.reserve(kept);
+      for (size_t i = 0; i < kept; ++i) some.push_back(tasks_[i * tasks_.size() / kept]);
+      tasks_ = std::move(some);
+      ASSIGN_OR_RETURN(report_.accuracy, Accuracy());
+    }
+    report_.questions = tasks_.size();
     return absl::OkStatus();
   }
 
@@ -261,7 +242,7 @@ class Measurement {
       }
     }
     ASSIGN_OR_RETURN(const std::unique_ptr<KeptLogits> reference,
-                     KeptLogits::Create(*run_.model, text));
+                     KeptLogits::Create(*run_.model, text, kSequence));
     for (const char* codec : kDecoded) {
       ASSIGN_OR_RETURN(CodecPoint point, Use(codec, std::nullopt));
       DecodedLogits source(*run_.model, text, options_.decoding_batch, kSequence);
@@ -337,7 +318,7 @@ class Measurement {
 
   LocalRun& run_;
   const BoundaryBases& bases_;
-  const std::vector<EvalTask>& tasks_;
+  std::vector<EvalTask> tasks_;
   const CodecReportOptions& options_;
   TextWindows text_;
   std::unique_ptr<KeptLogits> kept_;

@@ -41,8 +41,9 @@ std::vector<StageTiming> TimingsOf(size_t stages, CodecSetting setting, size_t p
   std::vector<StageTiming> timings;
   timings.reserve(stages);
   for (size_t i = 0; i < stages; ++i) {
-    timing.node = NodeId{0x9e3779b97f4a7c15 + i};
+    timing.node = NodeId{0x9e3779b97f4a7c15 * (i + 1)};
     timings.push_back(timing);
+    timing.received_micros += 31'000;
   }
   return timings;
 }

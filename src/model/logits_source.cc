@@ -1,6 +1,7 @@
 #include "model/logits_source.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
@@ -77,6 +78,38 @@ absl::Status ModelLogits::Read(uint32_t first, absl::Span<const int32_t> tokens,
     model_.Logits({hidden_.row(row), rows, hidden_.cols()}, {logits.row(done), rows, logits.cols});
     done += rows;
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<KeptLogits>> KeptLogits::Create(LocalModel& model,
+                                                               const TextWindows& text,
+                                                               SequenceId sequence) {
+  std::unique_ptr<KeptLogits> kept(new KeptLogits(model));
+  kept->hidden_.reserve(text.windows.size());
+  for (const std::vector<int32_t>& window : text.windows) {
+    Matrix hidden(window.size() - 1, model.config().d_model);
+    const size_t most = model.options().max_tokens;
+    for (size_t first = 0; first < hidden.rows(); first += most) {
+      const size_t rows = std::min(most, hidden.rows() - first);
+      Step step;
+      step.spans = {{sequence, static_cast<uint32_t>(first), static_cast<uint32_t>(rows)}};
+      RETURN_IF_ERROR(model.RunStages(step, absl::MakeConstSpan(window).subspan(first, rows),
+                                      {hidden.row(first), rows, hidden.cols()}));
+    }
+    kept->hidden_.push_back(std::move(hidden));
+  }
+  return kept;
+}
+
+absl::Status KeptLogits::Begin(absl::Span<const int32_t>) {
+  window_ = next_++ % hidden_.size();
+  return absl::OkStatus();
+}
+
+absl::Status KeptLogits::Read(uint32_t first, absl::Span<const int32_t> tokens, MatrixRef logits) {
+  const Matrix& hidden = hidden_[window_];
+  CHECK(first + tokens.size() <= hidden.rows());
+  model_.Logits({hidden.ref().row(first), tokens.size(), hidden.cols()}, logits);
   return absl::OkStatus();
 }
 

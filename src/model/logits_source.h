@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -63,6 +64,27 @@ class ModelLogits final : public LogitsSource {
   absl::Span<const int32_t> window_;
   Matrix hidden_;       // of the step that was run last
   uint32_t first_ = 0;  // its first position
+};
+
+// Computed once, for any number of passes over the same text: the rows before the model's head are
+// kept.
+class KeptLogits final : public LogitsSource {
+ public:
+  // model is borrowed. Takes 4 · d_model bytes a token.
+  static absl::StatusOr<std::unique_ptr<KeptLogits>> Create(LocalModel& model,
+                                                            const TextWindows& text,
+                                                            SequenceId sequence);
+
+  uint32_t vocab() const override { return model_.config().vocab; }
+  absl::Status Begin(absl::Span<const int32_t> window) override;
+  absl::Status Read(uint32_t first, absl::Span<const int32_t> tokens, MatrixRef logits) override;
+
+ private:
+  explicit KeptLogits(LocalModel& model) : model_(model) {}
+
+  LocalModel& model_;
+  std::vector<Matrix> hidden_;  // of each window
+  size_t next_ = 0, window_ = 0;
 };
 
 // Computes them as a server decodes: step by step one token of each of `batch` windows.

@@ -152,6 +152,16 @@ TEST(EqualStages, GiveTheFirstOnesWhatIsLeftOver) {
   EXPECT_FALSE(EqualStages(2, 0).ok());
 }
 
+TEST(KeptLogits, AreThoseOfTheModelAgainAndAgain) {
+  Loaded loaded(TwoStages());
+  const TextWindows text = SomeText();
+  ModelLogits whole(*loaded.model);
+  const auto kept = *KeptLogits::Create(*loaded.model, text, SequenceId{2});
+  for (int pass = 0; pass < 2; ++pass) {
+    EXPECT_EQ(MeasureDivergence(*kept, whole, text)->max_kl, 0) << pass;
+  }
+}
+
 TEST(DecodedLogits, AreThoseOfWholeWindows) {
   Loaded loaded(TwoStages());
   const TextWindows text = SomeText();
