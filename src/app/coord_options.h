@@ -21,7 +21,7 @@ struct CoordFlags {
   std::string state_dir;
   int64_t min_workers = 0;
   int64_t standby = 0;
-  std::string codec = "auto";
+  std::string codec = "lossless";
   std::string memory = "0";
   int64_t threads = 0;
   std::string kernels = "auto";

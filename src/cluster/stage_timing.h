@@ -13,7 +13,7 @@ namespace efedllm {
 // The frame left the node all these times after it was received; the hop to the next node is not in
 // it.
 struct StageTiming {
-  NodeId node;
+  NodeId node;                  // not in frames: the coordinator knows who the stages are
   int64_t received_micros = 0;  // since 1970, by the node's own clock
   uint32_t decode_micros = 0;
   uint32_t queue_micros = 0;  // all waiting inside the node

@@ -152,7 +152,7 @@ absl::Status ClusterPipeline::Send(size_t chain, Step step, StepId id, bool prob
 void ClusterPipeline::OnFrame(const HopFrame& frame) {
   if (!ended().ok()) return;
   for (size_t chain = 0; chain < edges_.size(); ++chain) {
-    if (edges_[chain].last == frame.peer) return OnResult(chain, frame);
+    if (edges_[chain].stages.back() == frame.peer) return OnResult(chain, frame);
   }
   const auto relay = relays_.find(frame.peer);
   if (relay == relays_.end()) return;  // of an epoch that is over
@@ -225,6 +225,9 @@ ClusterPipeline::Verdict ClusterPipeline::Accept(size_t chain, const HopFrame& h
   }
   const size_t tokens = oldest.step.tokens();
   const bool probe = oldest.probe;
+  const std::vector<NodeId>& stages = edges_[chain].stages;
+  if (frame_.timings.size() > stages.size()) return Verdict::kWrong;
+  for (size_t i = 0; i < frame_.timings.size(); ++i) frame_.timings[i].node = stages[i];
   StepResult result;
   result.epoch = options_.capacity.epoch;
   result.chain = chain;

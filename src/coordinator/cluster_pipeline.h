@@ -55,7 +55,7 @@ struct ClusterPipelineOptions {
 // The coordinator's ends of a chain.
 struct ChainEdges {
   std::unique_ptr<FrameSender> first;
-  NodeId last;                                               // whose frames are results
+  std::vector<NodeId> stages;                                // the last one's frames are results
   EdgeCodec sending = {};                                    // of what goes into the first stage
   std::shared_ptr<const BoundaryBasis> receiving = nullptr;  // of the last stage's frames
 };

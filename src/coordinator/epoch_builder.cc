@@ -10,7 +10,6 @@
 #include "common/status_macros.h"
 #include "coordinator/local_pipeline.h"
 #include "coordinator/state_database.h"
-#include "incentive/work.h"
 #include "model/weights.h"
 
 namespace efedllm {
@@ -23,7 +22,7 @@ absl::StatusOr<std::vector<LayerCost>> ClusterEpochBuilder::LayerCosts(const Mod
     ASSIGN_OR_RETURN(const std::vector<TensorSpec> tensors,
                      StageTensors(config, file, {layer, layer + 1}));
     for (const TensorSpec& tensor : tensors) costs[layer].weight_bytes += PackedBytes(tensor);
-    costs[layer].flops_per_token = 2 * LayerParameters(config);
+    costs[layer].flops_per_token = MatmulFlopsPerToken(config, tensors);
     costs[layer].kv_bytes_per_token = KvBytesPerToken(config, kv_type);
   }
   return costs;
@@ -125,7 +124,7 @@ std::shared_ptr<ClusterPipeline> ClusterEpochBuilder::OverWorkers(EpochOverWorke
     options.capacity.chains.push_back(
         {chain.stages.size(), chain.kv_tokens, epoch.continues[edges.size()]});
     const std::vector<EdgeCodec>& coded = codecs[edges.size()];
-    edges.push_back({open(*target), chain.stages.back().node, coded.front(), coded.back().basis});
+    edges.push_back({open(*target), NodesOf(chain), coded.front(), coded.back().basis});
     for (const Stage& stage : chain.stages) {
       ++target;
       if (stage.relayed) relayed.push_back({stage.node, open(*target), edges.size() - 1});

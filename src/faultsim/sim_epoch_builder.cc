@@ -92,7 +92,7 @@ std::shared_ptr<ClusterPipeline> SimEpochBuilder::OverWorkers(EpochOverWorkers e
         {chain.stages.size(), chain.kv_tokens, epoch.continues[edges.size()]});
     edges.push_back({std::make_unique<SimFrameSender>(world_.network, world_.coordinator,
                                                       *world_.Find(target->node)),
-                     chain.stages.back().node});
+                     NodesOf(chain)});
     target += static_cast<std::ptrdiff_t>(chain.stages.size());
   }
   auto pipeline = ClusterPipeline::Create(options, std::move(edges), {});

@@ -30,7 +30,7 @@ struct CodecRequest {
   // A level, or the name of a codec without a basis. nullopt: neither.
   static std::optional<CodecRequest> FromName(absl::string_view name);
 
-  CodecLevel level = CodecLevel::kAuto;
+  CodecLevel level = CodecLevel::kLossless;
   std::optional<CodecId> fixed;  // kF32, kF16 or kInt8; the level does not count then
 
   std::string name() const;  // "balanced", "int8"

@@ -21,10 +21,10 @@ using google::protobuf::io::CodedInputStream;
 using google::protobuf::io::CodedOutputStream;
 
 // Of the small messages: varints of 64 and 32 bits take at most 10 and 5 bytes, and a tag one.
-constexpr size_t kMaxSpanBytes = 32;
+constexpr size_t kMaxSpanBytes = 25;
 constexpr size_t kMaxTrimBytes = 24;
 constexpr size_t kMaxForkBytes = 32;
-constexpr size_t kMaxTimingBytes = 64;
+constexpr size_t kMaxTimingBytes = 40;
 constexpr size_t kMaxReplayStagesBytes = 2 * kMaxStages;
 constexpr size_t kMaxFailureMessageBytes = 1024;
 constexpr size_t kMaxFailureBytes = kMaxFailureMessageBytes + 64;
@@ -40,15 +40,25 @@ absl::Status Malformed(absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("malformed step: ", what));
 }
 
+// Modulo 2^64, with small numbers for small differences in either direction.
+uint64_t Difference(uint64_t value, uint64_t before) {
+  return WireFormatLite::ZigZagEncode64(static_cast<int64_t>(value - before));
+}
+uint64_t Add(uint64_t before, uint64_t difference) {
+  return before + static_cast<uint64_t>(WireFormatLite::ZigZagDecode64(difference));
+}
+
 v1::StepFrame Header(const Step& step) {
   v1::StepFrame frame;
   frame.set_epoch(step.epoch.v);
   frame.set_step(step.id.v);
+  uint64_t sequence = 0;
   for (const SequenceSpan& span : step.spans) {
-    v1::SequenceSpan* out = frame.add_spans();
-    out->set_sequence(span.sequence.v);
-    out->set_first_position(span.first_position);
-    out->set_tokens(span.tokens);
+    const bool several = span.tokens != 1;
+    frame.add_spans(Difference(span.sequence.v, sequence));
+    frame.add_spans(uint64_t{span.first_position} << 1 | (several ? 1 : 0));
+    if (several) frame.add_spans(span.tokens);
+    sequence = span.sequence.v;
   }
   for (const SequenceTrim& trim : step.trims) {
     v1::SequenceTrim* out = frame.add_trims();
@@ -67,16 +77,16 @@ v1::StepFrame Header(const Step& step) {
 }
 
 void AddTimings(absl::Span<const StageTiming> timings, v1::StepFrame& frame) {
+  uint64_t received = 0;
   for (const StageTiming& timing : timings) {
-    v1::StageTiming* out = frame.add_timings();
-    out->set_node(timing.node.v);
-    out->set_received_micros(timing.received_micros);
-    out->set_decode_micros(timing.decode_micros);
-    out->set_queue_micros(timing.queue_micros);
-    out->set_compute_micros(timing.compute_micros);
-    out->set_encode_micros(timing.encode_micros);
-    out->set_received_codec(timing.received_codec);
-    out->set_received_bytes(timing.received_bytes);
+    const auto micros = static_cast<uint64_t>(timing.received_micros);
+    frame.add_timings(Difference(micros, received));
+    for (const uint32_t number :
+         {timing.decode_micros, timing.queue_micros, timing.compute_micros, timing.encode_micros,
+          timing.received_codec, timing.received_bytes}) {
+      frame.add_timings(number);
+    }
+    received = micros;
   }
 }
 
@@ -116,13 +126,13 @@ class FrameReader {
       case VarintTag(v1::StepFrame::kStepFieldNumber):
         return ReadNumber(frame_.step.id.v);
       case BytesTag(v1::StepFrame::kSpansFieldNumber):
-        return ReadSpan();
+        return ReadSpans();
       case BytesTag(v1::StepFrame::kTrimsFieldNumber):
         return ReadTrim();
       case BytesTag(v1::StepFrame::kForksFieldNumber):
         return ReadFork();
       case BytesTag(v1::StepFrame::kTimingsFieldNumber):
-        return ReadTiming();
+        return ReadTimings();
       case VarintTag(v1::StepFrame::kForgetOthersFieldNumber):
         return ReadForgetOthers();
       case BytesTag(v1::StepFrame::kReplayStagesFieldNumber):
@@ -194,11 +204,24 @@ class FrameReader {
                : Malformed(absl::StrCat("a ", name, " is not readable"));
   }
 
-  absl::Status ReadSpan() {
-    RETURN_IF_ERROR(
-        ReadSmall(frame_.step.spans.size(), limits_.max_spans, kMaxSpanBytes, "sequence", span_));
-    frame_.step.spans.push_back(
-        {SequenceId{span_.sequence()}, span_.first_position(), span_.tokens()});
+  absl::Status ReadSpans() {
+    ASSIGN_OR_RETURN(const absl::Span<const uint8_t> bytes,
+                     ReadBytes(kMaxSpanBytes * limits_.max_spans));
+    CodedInputStream in(bytes.data(), static_cast<int>(bytes.size()));
+    std::vector<SequenceSpan>& spans = frame_.step.spans;
+    while (static_cast<size_t>(in.CurrentPosition()) < bytes.size()) {
+      if (spans.size() >= limits_.max_spans) {
+        return Malformed(absl::StrCat("more than ", limits_.max_spans, " sequences"));
+      }
+      uint64_t sequence = 0;
+      uint64_t position = 0;
+      uint32_t tokens = 1;
+      const bool read = in.ReadVarint64(&sequence) && in.ReadVarint64(&position) &&
+                        ((position & 1) == 0 || in.ReadVarint32(&tokens));
+      if (!read || position >> 1 > UINT32_MAX) return Malformed("a sequence is not readable");
+      spans.push_back({SequenceId{Add(spans.empty() ? 0 : spans.back().sequence.v, sequence)},
+                       static_cast<uint32_t>(position >> 1), tokens});
+    }
     return absl::OkStatus();
   }
 
@@ -217,13 +240,28 @@ class FrameReader {
     return absl::OkStatus();
   }
 
-  absl::Status ReadTiming() {
-    RETURN_IF_ERROR(
-        ReadSmall(frame_.timings.size(), kMaxStages, kMaxTimingBytes, "timing", timing_));
-    frame_.timings.push_back({NodeId{timing_.node()}, timing_.received_micros(),
-                              timing_.decode_micros(), timing_.queue_micros(),
-                              timing_.compute_micros(), timing_.encode_micros(),
-                              timing_.received_codec(), timing_.received_bytes()});
+  absl::Status ReadTimings() {
+    ASSIGN_OR_RETURN(const absl::Span<const uint8_t> bytes,
+                     ReadBytes(kMaxTimingBytes * kMaxStages));
+    CodedInputStream in(bytes.data(), static_cast<int>(bytes.size()));
+    std::vector<StageTiming>& timings = frame_.timings;
+    while (static_cast<size_t>(in.CurrentPosition()) < bytes.size()) {
+      if (timings.size() >= kMaxStages) {
+        return Malformed(absl::StrCat("more than ", kMaxStages, " timings"));
+      }
+      const auto before =
+          static_cast<uint64_t>(timings.empty() ? 0 : timings.back().received_micros);
+      StageTiming& timing = timings.emplace_back();
+      uint64_t received = 0;
+      bool read = in.ReadVarint64(&received);
+      for (uint32_t* number :
+           {&timing.decode_micros, &timing.queue_micros, &timing.compute_micros,
+            &timing.encode_micros, &timing.received_codec, &timing.received_bytes}) {
+        read = read && in.ReadVarint32(number);
+      }
+      if (!read) return Malformed("a timing is cut off");
+      timing.received_micros = static_cast<int64_t>(Add(before, received));
+    }
     return absl::OkStatus();
   }
 
@@ -245,10 +283,8 @@ class FrameReader {
   bool has_failure_ = false;
   v1::StepFailure failure_;
   // Reused from one to the next.
-  v1::SequenceSpan span_;
   v1::SequenceTrim trim_;
   v1::SequenceFork fork_;
-  v1::StageTiming timing_;
 };
 
 absl::Status TakeFailure(const FrameReader& reader, StepFrame& frame) {
@@ -323,11 +359,10 @@ grpc::ByteBuffer StepFailureToWire(const Step& step, NodeId node, const absl::St
 size_t MaxStepFrameBytes(const StepLimits& limits, size_t d_model) {
   constexpr size_t kOtherFieldsBytes = 128;
   constexpr size_t kPrefixBytes = 2;  // tag and length of a small message
-  return kOtherFieldsBytes + kMaxFailureBytes + limits.max_spans * (kMaxSpanBytes + kPrefixBytes) +
+  return kOtherFieldsBytes + kMaxFailureBytes + limits.max_spans * kMaxSpanBytes +
          limits.max_trims * (kMaxTrimBytes + kPrefixBytes) +
-         limits.max_forks * (kMaxForkBytes + kPrefixBytes) +
-         kMaxStages * (kMaxTimingBytes + kPrefixBytes) + kMaxReplayStagesBytes + kChecksumBytes +
-         MaxEncodedBytes(limits.max_tokens, d_model);
+         limits.max_forks * (kMaxForkBytes + kPrefixBytes) + kMaxStages * kMaxTimingBytes +
+         kMaxReplayStagesBytes + kChecksumBytes + MaxEncodedBytes(limits.max_tokens, d_model);
 }
 
 absl::Status StepFromWire(const grpc::ByteBuffer& bytes, const StepLimits& limits,

@@ -34,7 +34,7 @@ TEST(CoordOptions, HasUsefulDefaults) {
   EXPECT_EQ(options.coordinator.http, "127.0.0.1:8080");
   EXPECT_EQ(options.coordinator.own.threads, 4u);
   EXPECT_EQ(options.coordinator.own.memory_bytes, 800u);
-  EXPECT_EQ(options.coordinator.codec.name(), "auto");
+  EXPECT_EQ(options.coordinator.codec.name(), "lossless");
   EXPECT_EQ(options.coordinator.state_dir, "/home/ann/.local/state/efedllm/coordinator");
 }
 

@@ -85,7 +85,8 @@ class ClusterPipelineTest : public testing::Test {
     options.deadlines.lost = absl::Milliseconds(500);
     options.on_end = [this](const absl::Status&) { ++ends_; };
     std::vector<ChainEdges> edges;
-    edges.push_back({HopSender::Open(coordinator_.transport, worker_.address(), kWorker), kWorker});
+    edges.push_back({HopSender::Open(coordinator_.transport, worker_.address(), kWorker),
+                     {NodeId{41}, kWorker}});
     pipeline_ = ClusterPipeline::Open(options, std::move(edges), {}, inbox_);
   }
 
@@ -245,13 +246,15 @@ TEST_F(ClusterPipelineTest, AResultThatComesTwiceEndsTheEpoch) {
 
 TEST_F(ClusterPipelineTest, LearnsWhatStepsTake) {
   Play([](const StepFrame& frame) -> std::optional<grpc::ByteBuffer> {
-    const std::vector<StageTiming> timings = {{NodeId{41}, 0, 0, 0, 7000, 0},
-                                              {kWorker, 0, 0, 0, 3000, 0}};
+    const std::vector<StageTiming> timings = {{NodeId(), 0, 0, 0, 7000, 0},
+                                              {NodeId(), 0, 0, 0, 3000, 0}};
     return PlainStepToWire(frame.step, frame.hidden.ref(), timings);
   });
   for (uint64_t i = 0; i < 5; ++i) {
     ASSERT_TRUE(Submit(i, 1).ok());
-    EXPECT_EQ(Next().timings.size(), 2u);
+    const StepResult result = Next();
+    ASSERT_EQ(result.timings.size(), 2u);
+    EXPECT_EQ(result.timings[0].node, NodeId{41});  // by the plan: the frame does not say
   }
   const std::vector<ChainTimes> times = pipeline_->Times();
   ASSERT_TRUE(times[0].known());
@@ -318,8 +321,8 @@ TEST_F(SeveralWorkers, ChainsOfOneEpochComputeSideBySide) {
   ClusterPipelineOptions options = Options();
   options.capacity.chains = {{1, 100}, {1, 200}};
   std::vector<ChainEdges> edges;
-  edges.push_back({To(first_, kFirst), kFirst});
-  edges.push_back({To(second_, kSecond), kSecond});
+  edges.push_back({To(first_, kFirst), {kFirst}});
+  edges.push_back({To(second_, kSecond), {kSecond}});
   const auto pipeline = ClusterPipeline::Open(options, std::move(edges), {}, inbox_);
   ASSERT_TRUE(Probed(*pipeline));
   for (uint64_t i = 0; i < 8; ++i) ASSERT_TRUE(Submit(*pipeline, 10 + i, i % 2).ok());
@@ -344,7 +347,7 @@ TEST_F(SeveralWorkers, PassesOnFramesBetweenWorkersThatCannotReachEachOther) {
   ClusterPipelineOptions options = Options();
   options.capacity.chains = {{2, 100}};
   std::vector<ChainEdges> edges;
-  edges.push_back({To(first_, kFirst), kSecond});
+  edges.push_back({To(first_, kFirst), {kFirst, kSecond}});
   std::vector<RelayedEdge> relayed;
   relayed.push_back({kFirst, To(second_, kSecond), 0});
   const auto pipeline =
@@ -366,7 +369,7 @@ TEST_F(SeveralWorkers, ARelayedEdgeThatBreaksEndsTheEpoch) {
   ClusterPipelineOptions options = Options();
   options.capacity.chains = {{2, 100}};
   std::vector<ChainEdges> edges;
-  edges.push_back({To(first_, kFirst), kSecond});
+  edges.push_back({To(first_, kFirst), {kFirst, kSecond}});
   std::vector<RelayedEdge> relayed;
   second_.receiver.Shutdown();
   second_.server->Shutdown();

@@ -56,6 +56,8 @@ TEST(CodecPolicy, ExpectsBytesAsTheEntropyOfTheCoefficients) {
   EXPECT_NEAR(ExpectedRowBytes({CodecId::kScalar, 48}, 256, &basis), 256 * 5.05 / 8 + 1, 3);
 }
 
+const CodecRequest kAuto{CodecLevel::kAuto, std::nullopt};
+
 EdgeFacts Facts(const BoundaryBasis& basis) {
   EdgeFacts facts;
   facts.d_model = 256;
@@ -81,12 +83,12 @@ TEST(CodecPolicy, ALevelIsItsSmallestCodec) {
 TEST(CodecPolicy, AutoIsLosslessWhereBytesDoNotMatter) {
   const BoundaryBasis basis = SomeBasis(256);
   EdgeFacts facts = Facts(basis);
-  EXPECT_EQ(ChooseCodec({}, facts).id, CodecId::kF32);  // the link was not measured
+  EXPECT_EQ(ChooseCodec(kAuto, facts).id, CodecId::kF32);  // the link was not measured
   facts.bytes_per_second = 1e9;
-  EXPECT_EQ(ChooseCodec({}, facts).id, CodecId::kF32);
+  EXPECT_EQ(ChooseCodec(kAuto, facts).id, CodecId::kF32);
   facts.bytes_per_second = 1e5;
   facts.same_machine = true;
-  EXPECT_EQ(ChooseCodec({}, facts).id, CodecId::kF32);
+  EXPECT_EQ(ChooseCodec(kAuto, facts).id, CodecId::kF32);
 }
 
 TEST(CodecPolicy, AutoCompressesMoreTheSlowerTheLink) {
@@ -95,12 +97,12 @@ TEST(CodecPolicy, AutoCompressesMoreTheSlowerTheLink) {
   double last = 4096;
   for (const double mbit : {10000.0, 1000.0, 100.0, 10.0, 2.0}) {
     facts.bytes_per_second = mbit * 1e6 / 8;
-    const CodecSetting setting = ChooseCodec({}, facts);
+    const CodecSetting setting = ChooseCodec(kAuto, facts);
     const double bytes = ExpectedRowBytes(setting, 256, &basis);
     EXPECT_LE(bytes, last) << mbit;
     last = bytes;
   }
-  EXPECT_EQ(ChooseCodec({}, facts), SettingFor(CodecLevel::kSmall, CodecId::kKlt, basis, 3));
+  EXPECT_EQ(ChooseCodec(kAuto, facts), SettingFor(CodecLevel::kSmall, CodecId::kKlt, basis, 3));
 }
 
 TEST(CodecPolicy, AutoStaysWithWhatIsNearlyAsGood) {
@@ -109,15 +111,15 @@ TEST(CodecPolicy, AutoStaysWithWhatIsNearlyAsGood) {
   // Where f32 takes 5 % longer than the fastest: it is not chosen, but it is not left either.
   for (double rate = 200e6; rate > 1e6; rate *= 0.9) {
     facts.bytes_per_second = rate;
-    const CodecSetting fresh = ChooseCodec({}, facts);
+    const CodecSetting fresh = ChooseCodec(kAuto, facts);
     if (fresh.id == CodecId::kF32) continue;
-    EXPECT_EQ(ChooseCodec({}, facts, CodecSetting{CodecId::kF32, 0}).id, CodecId::kF32);
+    EXPECT_EQ(ChooseCodec(kAuto, facts, CodecSetting{CodecId::kF32, 0}).id, CodecId::kF32);
     break;
   }
   facts.bytes_per_second = 1e6;
-  EXPECT_NE(ChooseCodec({}, facts, CodecSetting{CodecId::kF32, 0}).id, CodecId::kF32);
+  EXPECT_NE(ChooseCodec(kAuto, facts, CodecSetting{CodecId::kF32, 0}).id, CodecId::kF32);
   // One that was calibrated for another number of hops is none any more.
-  EXPECT_NE(ChooseCodec({}, facts, CodecSetting{CodecId::kKlt, 1}),
+  EXPECT_NE(ChooseCodec(kAuto, facts, CodecSetting{CodecId::kKlt, 1}),
             (CodecSetting{CodecId::kKlt, 1}));
 }
 

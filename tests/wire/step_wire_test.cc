@@ -14,6 +14,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
+// Where ValidMessage has them in its packed spans.
+constexpr int kFirstPosition = 1, kFirstTokens = 2, kSecondSequence = 3, kSecondTokens = 5;
 constexpr size_t kModel = 8;
 constexpr StepLimits kLimits{
     .max_tokens = 16, .max_spans = 4, .max_trims = 4, .max_forks = 3, .max_position = 100};
@@ -112,7 +114,7 @@ TEST(StepWire, RefusesReplaysThatAreNone) {
   EXPECT_TRUE(Parse(message).ok());
   message.mutable_activations()->assign(4 * kModel * sizeof(float),
                                         '\0');  // of four rows, not five
-  EXPECT_MALFORMED(Parse(message), "bytes");
+  EXPECT_MALFORMED(Parse(message), "activations");
   message.clear_activations();
   message.add_replay_stages(3);
   EXPECT_MALFORMED(Parse(message), "not in order");
@@ -223,6 +225,21 @@ TEST(StepWire, ALaterFrameForgetsAnEarlierFailure) {
   EXPECT_TRUE(frame.failure.ok());
 }
 
+// Decoding is many small frames: what stands around the activations counts.
+TEST(StepWire, ATokenThatIsDecodedTakesAFewBytes) {
+  StepLimits limits = kLimits;
+  limits.max_position = 8192;
+  limits.max_spans = limits.max_tokens;
+  Step step;
+  step.epoch = Epoch{20};
+  step.id = StepId{100'000};
+  for (uint64_t i = 0; i < 8; ++i) step.spans.push_back({SequenceId{5000 + 3 * i}, 4000, 1});
+  const std::vector<StageTiming> timings(
+      3, {NodeId(), 1'700'000'000'000'000, 20, 200, 4000, 20, 0x4005, 900});
+  const grpc::ByteBuffer bytes = StepToWire(step, std::string(900, 'x'), CodecSetting(), timings);
+  EXPECT_LE(bytes.Length(), 900 + 8 * 3 + 3 * 20 + 32u);
+}
+
 TEST(StepWire, TheLargestValidFrameIsWithinTheMaximum) {
   StepLimits limits = kLimits;
   limits.max_position = UINT32_MAX;
@@ -274,17 +291,27 @@ TEST(StepWire, RefusesAbsurdCountsAndSizes) {
   for (uint64_t i = 0; i < 5; ++i) message.add_forks()->set_sequence(1000 + i);
   EXPECT_MALFORMED(Parse(message), "forks");
   message = ValidMessage();
-  for (uint64_t i = 0; i <= kMaxStages; ++i) message.add_timings()->set_node(i);
+  for (size_t i = 0; i <= 7 * kMaxStages; ++i) message.add_timings(1);
   EXPECT_MALFORMED(Parse(message), "timings");
   message = ValidMessage();
-  for (uint64_t i = 0; i < 5; ++i) message.add_spans()->set_sequence(1000 + i);
+  for (size_t i = 0; i < 2 * 5; ++i) message.add_spans(2);
   EXPECT_MALFORMED(Parse(message), "sequences");
   message = ValidMessage();
-  message.mutable_spans(0)->set_tokens(17);
+  message.set_spans(kFirstTokens, 17);
   EXPECT_MALFORMED(Parse(message), "tokens");
-  message.mutable_spans(0)->set_tokens(UINT32_MAX);
-  message.mutable_spans(1)->set_tokens(UINT32_MAX);
+  message.set_spans(kFirstTokens, UINT32_MAX);
+  message.set_spans(kSecondTokens, UINT32_MAX);
   EXPECT_MALFORMED(Parse(message), "malformed");
+  // Half a sequence, half a timing, and a position beyond 32 bits.
+  message = ValidMessage();
+  message.add_spans(2);
+  EXPECT_MALFORMED(Parse(message), "a sequence is not readable");
+  message = ValidMessage();
+  message.set_spans(kFirstPosition, uint64_t{1} << 40);
+  EXPECT_MALFORMED(Parse(message), "a sequence is not readable");
+  message = ValidMessage();
+  message.add_timings(2);
+  EXPECT_MALFORMED(Parse(message), "a timing is cut off");
   // A length that runs over the end: tag of field 6, then 2^32 - 1.
   EXPECT_MALFORMED(Parse(std::string("\x32\xff\xff\xff\xff\x0f", 6)), "claims");
   // A trim of more bytes than any trim has, and one whose last number is cut off.
@@ -294,23 +321,23 @@ TEST(StepWire, RefusesAbsurdCountsAndSizes) {
 
 TEST(StepWire, RefusesPositionsThatOverflowOrLeaveTheContext) {
   v1::StepFrame message = ValidMessage();
-  message.mutable_spans(0)->set_first_position(98);
+  message.set_spans(kFirstPosition, 98 * 2 + 1);
   EXPECT_TRUE(Parse(message).ok());
-  message.mutable_spans(0)->set_first_position(99);
+  message.set_spans(kFirstPosition, 99 * 2 + 1);
   EXPECT_MALFORMED(Parse(message), "positions");
-  message.mutable_spans(0)->set_first_position(UINT32_MAX);
+  message.set_spans(kFirstPosition, uint64_t{UINT32_MAX} * 2 + 1);
   EXPECT_MALFORMED(Parse(message), "positions");
 }
 
 TEST(StepWire, RefusesASpanWithoutTokens) {
   v1::StepFrame message = ValidMessage();
-  message.mutable_spans(0)->set_tokens(0);
+  message.set_spans(kFirstTokens, 0);
   EXPECT_MALFORMED(Parse(message), "no tokens");
 }
 
 TEST(StepWire, RefusesASequenceThatStandsInItTwice) {
   v1::StepFrame message = ValidMessage();
-  message.mutable_spans(1)->set_sequence(1);
+  message.set_spans(kSecondSequence, 0);  // as the one before
   EXPECT_MALFORMED(Parse(message), "twice");
   message = ValidMessage();
   message.mutable_trims(0)->set_sequence(message.trims(1).sequence());
@@ -338,8 +365,8 @@ TEST(StepWire, RefusesForksFromNothing) {
 }
 
 TEST(StepWire, KeepsTheStagesTimings) {
-  const std::vector<StageTiming> timings = {{NodeId{3}, 1'700'000'000'000'000, 1, 2, 3, 4},
-                                            {NodeId{9}, -5, UINT32_MAX, 0, 7, 0}};
+  const std::vector<StageTiming> timings = {{NodeId(), 1'700'000'000'000'000, 1, 2, 3, 4, 1, 900},
+                                            {NodeId(), -5, UINT32_MAX, 0, 7, 0, 0, UINT32_MAX}};
   StepFrame frame;
   const grpc::ByteBuffer bytes = PlainStepToWire(SomeStep(), SomeHidden(5).ref(), timings);
   ASSERT_TRUE(PlainStepFromWire(bytes, kLimits, kModel, frame).ok());
@@ -352,7 +379,7 @@ TEST(StepWire, KeepsTheStagesTimings) {
 
 TEST(StepWire, RefusesUnknownCodecsAndFields) {
   v1::StepFrame message = ValidMessage();
-  for (const uint32_t codec : {0u, 2u, UINT32_MAX}) {
+  for (const uint32_t codec : {0u, 6u, 1u + 256u, UINT32_MAX}) {
     message.set_codec(codec);
     EXPECT_MALFORMED(Parse(message), "codec");
   }
@@ -363,11 +390,11 @@ TEST(StepWire, RefusesUnknownCodecsAndFields) {
 TEST(StepWire, RefusesActivationsOfAnotherSizeOrNotFinite) {
   v1::StepFrame message = ValidMessage();
   message.mutable_activations()->pop_back();
-  EXPECT_MALFORMED(Parse(message), "bytes");
+  EXPECT_MALFORMED(Parse(message), "activations");
   message.mutable_activations()->append("12345");
-  EXPECT_MALFORMED(Parse(message), "bytes");
+  EXPECT_MALFORMED(Parse(message), "activations");
   message.clear_activations();
-  EXPECT_MALFORMED(Parse(message), "bytes");
+  EXPECT_MALFORMED(Parse(message), "activations");
   Matrix hidden = SomeHidden(5);
   hidden.row(4)[7] = std::numeric_limits<float>::quiet_NaN();
   StepFrame frame;
