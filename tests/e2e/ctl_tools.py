@@ -81,7 +81,7 @@ def codecs(folder):
     state = ("--state-dir", str(folder / "state"))
 
     def coded(codec, *more):
-        return answer("eval", "kl", "--model", Q8_0, "--text", str(text), "--stages", "4", "--codec", codec, *state, *more)
+        return answer("eval", "kl", "--model", F16, "--text", str(text), "--stages", "4", "--codec", codec, *state, *more)
     lossless, f16, int4, transparent = (coded(codec) for codec in ("lossless", "f16", "int4", "transparent"))
     assert lossless["max_kl"] == 0 and lossless["perplexity"] == lossless["reference_perplexity"], lossless
     assert 0 < f16["mean_kl"] < 1e-5 and f16["f16_bytes_per_token_hop"] == 512 and 512 < f16["bytes_per_token_hop"] < 514, f16
@@ -91,16 +91,16 @@ def codecs(folder):
     assert decoded["payload_bytes_per_token_hop"] == 512 and decoded["bytes_per_token_hop"] > f16["bytes_per_token_hop"], decoded
 
     out = folder / "report"
-    report = answer("codec", "report", "--model", Q8_0, "--text", str(text), "--stages", "2", "--tokens", "500", "--out", str(out),
+    report = answer("codec", "report", "--model", F16, "--text", str(text), "--stages", "2", "--tokens", "500", "--out", str(out),
                     *state)
     assert [level["codec"] for level in report["levels"]] == ["lossless", "transparent", "balanced", "small"], report["levels"]
     assert report["boundaries"][0]["after_layers"] == 4 and len(report["boundaries"][0]["spectrum"]) == 256
     for name in ("report.html", "report.md", "report.json", "together.svg", "boundaries.svg", "spectra.svg"):
         assert (out / name).stat().st_size > 500, name
 
-    kl = ("eval", "kl", "--model", Q8_0, "--text", str(text))
+    kl = ("eval", "kl", "--model", F16, "--text", str(text))
     assert "either --reference" in run(*kl, exit_code=1).stderr
-    assert "either --reference" in run(*kl, "--reference", F16, "--codec", "f16", exit_code=1).stderr
+    assert "either --reference" in run(*kl, "--reference", Q8_0, "--codec", "f16", exit_code=1).stderr
     assert "is unknown" in run(*kl, "--codec", "best", exit_code=1).stderr
     assert "8 layers" in run(*kl, "--codec", "f16", "--stages", "9", exit_code=1).stderr
     assert "one stage" in run(*kl, "--codec", "f16", "--stages", "1", exit_code=1).stderr
