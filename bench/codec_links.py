@@ -27,6 +27,8 @@ CODECS = ("f16", "int8", "transparent", "balanced", "small", "auto")
 WITHOUT_BASES = ("f32", "f16", "int8", "lossless")
 TEXTS = pathlib.Path(__file__).with_name("codec_texts.py")
 QUIET_SECONDS = 3  # no new basis for so long: they are all there
+SETTLED_SECONDS = 10  # without a new plan
+OVERHEAD_BYTES = 64 << 20  # of a worker's memory, as the planner counts (cluster/planner.h)
 
 
 class Cluster(Ours):
@@ -42,9 +44,34 @@ class Cluster(Ours):
 
 def read_text(args, model):
     plain = subprocess.run([sys.executable, "-B", TEXTS, "plain", "--documents", "400"], stdout=subprocess.PIPE, check=True).stdout
-    done = subprocess.run([args.bin / "efedllm-ctl", "tokenize", "--model", model, "--no-bos", "--json"], input=plain,
+    done = subprocess.run([args.bin / "efedllm-ctl", "tokenize", "--model", model, "--text-file", "-", "--no-bos", "--json"], input=plain,
                           stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)["tokens"]
+
+
+def worker_memory(args, model):
+    """So much that one worker cannot hold all layers, and two can with KV of 8192 tokens; 0 for a model so small that KV decides."""
+    done = subprocess.run([args.bin / "efedllm-ctl", "model", "inspect", "--model", model, "--tensors", "--json"],
+                          stdout=subprocess.PIPE, check=True)
+    report = json.loads(done.stdout)
+    layers = sum(tensor["bytes"] for tensor in report["tensors"] if tensor["name"].startswith("blk."))
+    kv = 8192 * report["kv_bytes_per_token"]["f16"] / 2
+    return int(OVERHEAD_BYTES + 0.7 * layers + kv) if kv < 0.25 * layers else 0
+
+
+def await_settled(cluster):
+    """The plan stays, so that no weights travel while it is measured."""
+    epoch, since = None, 0
+
+    def settled():
+        nonlocal epoch, since
+        status = cluster.ctl("status")
+        if status is None:
+            return False
+        if status["epoch"] != epoch:
+            epoch, since = status["epoch"], time.monotonic()
+        return time.monotonic() - since > SETTLED_SECONDS
+    labs.wait_for("a plan that stays", 300, settled, poll=0.5)
 
 
 class Bench:
@@ -54,7 +81,8 @@ class Bench:
     def start(self, model, codec, netns=()):
         args = copy.copy(self.args)
         args.coordinator_flags = f"--codec {codec} {self.args.coordinator_flags}"
-        return Cluster(self.lab, args, model, 2, label=f"codec-{codec}", netns=netns)
+        return Cluster(self.lab, args, model, 2, label=f"codec-{codec}", netns=netns,
+                       worker_flags=("--memory", worker_memory(args, model)))
 
     def prepare(self, model):
         """Weights and bases come to where they stay, before links are slow. Bases are calibrated once, and copied."""
@@ -87,6 +115,8 @@ class Bench:
             with self.lab.subset() as part:
                 for codec in self.args.codecs:
                     clusters[codec] = part.enter_context(self.start(model, codec, links.names))
+                for cluster in clusters.values():
+                    await_settled(cluster)
                 watch = labs.CpuWatch()
                 samples = {codec: {"first_token": [], "streams": []} for codec in clusters}
                 for _ in range(self.args.rounds):
@@ -101,24 +131,27 @@ class Bench:
         first, streams = (
             {other: statistics.median(of[what]) for other, of in samples.items()} for what in ("first_token", "streams"))
         fixed = [other for other in samples if other != "auto"]
-        result = {"model": model.name, "mbit": rate, "codec": codec, **samples[codec], "median_first_token": first[codec],
+        status = cluster.ctl("status")
+        layers = sorted((node["first_layer"], node["last_layer"]) for node in status["nodes"])
+        result = {"model": model.name, "layers": [last - first for first, last in layers], "mbit": rate, "codec": codec, **samples[codec],
+                  "median_first_token": first[codec],
                   "median_streams": streams[codec],
                   "best_first_token": min(first[other] for other in fixed), "best_streams": max(streams[other] for other in fixed),
                   "f16_first_token": first.get("f16"), "f16_streams": streams.get("f16"), "load": os.getloadavg()[0],
-                  "cpu": watch.shares(), "status": cluster.ctl("status")}
+                  "cpu": watch.shares(), "status": status}
         self.results.append(result)
         print(f"{model.name} {rate} Mbit {codec}: first token {first[codec]:.3f} s, 8 streams {streams[codec]:.1f} tokens/s",
               file=sys.stderr, flush=True)
 
 
 def print_table(results):
-    print("| model | link, Mbit/s | codec | first token of a prompt, s | f16 / it | 8 streams, tokens/s | it / f16 |"
+    print("| model | link, Mbit/s | codec | layers | first token of a prompt, s | f16 / it | 8 streams, tokens/s | it / f16 |"
           " first token: best fixed / it | streams: it / best fixed |")
-    print("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for r in results:
         def ratio(above, below):
             return f"{above / below:.2f}" if above and below else "-"
-        print(f"| {r['model']} | {r['mbit']} | {r['codec']} | {r['median_first_token']:.3f} |"
+        print(f"| {r['model']} | {r['mbit']} | {r['codec']} | {' + '.join(map(str, r['layers']))} | {r['median_first_token']:.3f} |"
               f" {ratio(r['f16_first_token'], r['median_first_token'])} | {r['median_streams']:.1f} |"
               f" {ratio(r['median_streams'], r['f16_streams'])} | {ratio(r['best_first_token'], r['median_first_token'])} |"
               f" {ratio(r['median_streams'], r['best_streams'])} |")
@@ -133,7 +166,7 @@ def parse_arguments():
     parser.add_argument("--delay", type=int, default=500, help="one way, microseconds")
     parser.add_argument("--codecs", default=",".join(CODECS))
     parser.add_argument("--prompt", type=int, default=512, help="tokens")
-    parser.add_argument("--tokens", type=int, default=48, help="that each stream generates")
+    parser.add_argument("--tokens", type=int, default=96, help="that each stream generates")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--calibration-seconds", type=float, default=1200)
     parser.add_argument("--coordinator-flags", default="--layout chain", help="added to efedllm-coord's")
