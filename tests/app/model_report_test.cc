@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "testing/gguf_builder.h"
+#include "testing/metadata_builder.h"
 
 namespace efedllm {
 namespace {
@@ -34,7 +34,7 @@ TEST(ModelReport, SaysWhatTheBundledModelIs) {
 }
 
 TEST(ModelReport, NamesWhatIsNotSupportedAndSaysTheRest) {
-  GgufBuilder builder;
+  MetadataBuilder builder;
   builder.Add("general.architecture", "mamba")
       .AddTensor("a", 0, {4}, std::string(16, '\0'))
       .AddTensor("b", 16, {256}, std::string(66, '\0'));

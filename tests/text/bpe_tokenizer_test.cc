@@ -43,8 +43,8 @@ struct BpeVocabulary {
     const auto found = std::find(tokens.begin(), tokens.end(), text);
     return found == tokens.end() ? -1 : static_cast<int32_t>(found - tokens.begin());
   }
-  GgufBuilder File(const std::string& family = "gpt-2") const {
-    GgufBuilder file;
+  MetadataBuilder File(const std::string& family = "gpt-2") const {
+    MetadataBuilder file;
     file.Add("tokenizer.ggml.model", "gpt2")
         .Add("tokenizer.ggml.pre", family)
         .Add("tokenizer.ggml.tokens", tokens)
@@ -56,7 +56,7 @@ struct BpeVocabulary {
   }
 };
 
-std::unique_ptr<Tokenizer> Make(const GgufBuilder& builder) {
+std::unique_ptr<Tokenizer> Make(const MetadataBuilder& builder) {
   auto tokenizer = MakeTokenizer(builder);
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
   return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
@@ -136,7 +136,7 @@ TEST(BpeTokenizer, RefusesBrokenMerges) {
   const auto broken = MakeTokenizer(v.File());
   EXPECT_THAT(std::string(broken.status().message()), HasSubstr("\"nospace\""));
   const auto none = MakeTokenizer(
-      GgufBuilder().Add("tokenizer.ggml.model", "gpt2").Add("tokenizer.ggml.tokens", v.tokens));
+      MetadataBuilder().Add("tokenizer.ggml.model", "gpt2").Add("tokenizer.ggml.tokens", v.tokens));
   EXPECT_THAT(std::string(none.status().message()), HasSubstr("tokenizer.ggml.merges"));
 }
 

@@ -32,7 +32,7 @@ SmallVocabulary Vocabulary() {
   return v;
 }
 
-GgufBuilder File() { return Vocabulary().File().Add("tokenizer.ggml.add_space_prefix", false); }
+MetadataBuilder File() { return Vocabulary().File().Add("tokenizer.ggml.add_space_prefix", false); }
 
 absl::StatusOr<ChatTemplate> Create(const std::string& text, bool add_bos = true) {
   const auto tokenizer = MakeTokenizer(File().Add("tokenizer.ggml.add_bos_token", add_bos));

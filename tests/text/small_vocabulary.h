@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_format.h"
 #include "model/model_file.h"
-#include "testing/gguf_builder.h"
+#include "testing/metadata_builder.h"
 #include "text/tokenizer.h"
 
 namespace efedllm {
@@ -39,8 +39,8 @@ struct SmallVocabulary {
     }
     return -1;
   }
-  GgufBuilder File() const {
-    GgufBuilder file;
+  MetadataBuilder File() const {
+    MetadataBuilder file;
     file.Add("tokenizer.ggml.model", "llama")
         .Add("tokenizer.ggml.tokens", tokens)
         .Add("tokenizer.ggml.scores", scores)
@@ -49,7 +49,7 @@ struct SmallVocabulary {
   }
 };
 
-inline absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(const GgufBuilder& builder) {
+inline absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(const MetadataBuilder& builder) {
   const std::string bytes = builder.Build();
   const auto file = ModelFile::Parse(BytesOf(bytes));
   if (!file.ok()) return file.status();

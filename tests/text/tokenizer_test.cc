@@ -32,7 +32,7 @@ SmallVocabulary Letters() {
   return v;
 }
 
-std::unique_ptr<Tokenizer> Make(const GgufBuilder& builder) {
+std::unique_ptr<Tokenizer> Make(const MetadataBuilder& builder) {
   auto tokenizer = MakeTokenizer(builder);
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
   return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
@@ -166,23 +166,23 @@ TEST(Tokenizer, TenMegabytesTakeNoRecursionAndLittleTime) {
 }
 
 TEST(Tokenizer, NamesATokenizerModelThatItDoesNotHave) {
-  const auto unknown = MakeTokenizer(GgufBuilder().Add("tokenizer.ggml.model", "bert"));
+  const auto unknown = MakeTokenizer(MetadataBuilder().Add("tokenizer.ggml.model", "bert"));
   EXPECT_EQ(unknown.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(std::string(unknown.status().message()), HasSubstr("bert"));
   EXPECT_THAT(std::string(unknown.status().message()), HasSubstr("\"llama\""));
 }
 
 // Refused with a message that has `part` in it.
-void ExpectRefused(const GgufBuilder& file, const std::string& part) {
+void ExpectRefused(const MetadataBuilder& file, const std::string& part) {
   const auto tokenizer = MakeTokenizer(file);
   ASSERT_FALSE(tokenizer.ok()) << part;
   EXPECT_THAT(std::string(tokenizer.status().message()), HasSubstr(part));
 }
 
 TEST(Tokenizer, RefusesBrokenVocabularies) {
-  ExpectRefused(GgufBuilder(), "tokenizer.ggml.model");
-  ExpectRefused(GgufBuilder().Add("tokenizer.ggml.model", "llama"), "tokenizer.ggml.tokens");
-  ExpectRefused(GgufBuilder()
+  ExpectRefused(MetadataBuilder(), "tokenizer.ggml.model");
+  ExpectRefused(MetadataBuilder().Add("tokenizer.ggml.model", "llama"), "tokenizer.ggml.tokens");
+  ExpectRefused(MetadataBuilder()
                     .Add("tokenizer.ggml.model", "llama")
                     .Add("tokenizer.ggml.tokens", std::vector<std::string>()),
                 "0 tokens");
@@ -206,7 +206,7 @@ TEST(Tokenizer, RefusesBrokenVocabularies) {
 
 TEST(Tokenizer, WorksWithoutScoresTypesOrSomeBytes) {
   const auto tokenizer = Make(
-      GgufBuilder()
+      MetadataBuilder()
           .Add("tokenizer.ggml.model", "llama")
           .Add("tokenizer.ggml.tokens", std::vector<std::string>{"<unk>", "<s>", "</s>", "a", ""}));
   // No byte tokens: what is unknown is the unknown token, byte by byte.

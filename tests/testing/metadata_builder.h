@@ -1,6 +1,6 @@
 // Small GGUF files in memory, for tests.
-#ifndef EFEDLLM_TESTS_TESTING_GGUF_BUILDER_H_
-#define EFEDLLM_TESTS_TESTING_GGUF_BUILDER_H_
+#ifndef EFEDLLM_TESTING_METADATA_BUILDER_H_
+#define EFEDLLM_TESTING_METADATA_BUILDER_H_
 
 #include <cstdint>
 #include <cstring>
@@ -15,39 +15,39 @@
 namespace efedllm {
 
 // A GGUF v3. Nothing is checked: broken files are made with it too.
-class GgufBuilder {
+class MetadataBuilder {
  public:
-  GgufBuilder& Add(absl::string_view key, absl::string_view value) {
+  MetadataBuilder& Add(absl::string_view key, absl::string_view value) {
     Begin(key, 8);
     PutString(metadata_, value);
     return *this;
   }
-  GgufBuilder& Add(absl::string_view key, const char* value) {
+  MetadataBuilder& Add(absl::string_view key, const char* value) {
     return Add(key, absl::string_view(value));
   }
-  GgufBuilder& Add(absl::string_view key, bool value) {
+  MetadataBuilder& Add(absl::string_view key, bool value) {
     Begin(key, 7);
     metadata_.push_back(value ? 1 : 0);
     return *this;
   }
-  GgufBuilder& Add(absl::string_view key, uint32_t value) { return AddNumber(key, 4, value); }
-  GgufBuilder& Add(absl::string_view key, int32_t value) { return AddNumber(key, 5, value); }
-  GgufBuilder& Add(absl::string_view key, float value) { return AddNumber(key, 6, value); }
-  GgufBuilder& Add(absl::string_view key, uint64_t value) { return AddNumber(key, 10, value); }
-  GgufBuilder& Add(absl::string_view key, const std::vector<std::string>& values) {
+  MetadataBuilder& Add(absl::string_view key, uint32_t value) { return AddNumber(key, 4, value); }
+  MetadataBuilder& Add(absl::string_view key, int32_t value) { return AddNumber(key, 5, value); }
+  MetadataBuilder& Add(absl::string_view key, float value) { return AddNumber(key, 6, value); }
+  MetadataBuilder& Add(absl::string_view key, uint64_t value) { return AddNumber(key, 10, value); }
+  MetadataBuilder& Add(absl::string_view key, const std::vector<std::string>& values) {
     BeginArray(key, 8, values.size());
     for (const std::string& value : values) PutString(metadata_, value);
     return *this;
   }
-  GgufBuilder& Add(absl::string_view key, const std::vector<float>& values) {
+  MetadataBuilder& Add(absl::string_view key, const std::vector<float>& values) {
     return AddNumbers(key, 6, values);
   }
-  GgufBuilder& Add(absl::string_view key, const std::vector<int32_t>& values) {
+  MetadataBuilder& Add(absl::string_view key, const std::vector<int32_t>& values) {
     return AddNumbers(key, 5, values);
   }
   // shape: innermost first.
-  GgufBuilder& AddTensor(absl::string_view name, uint32_t gguf_type,
-                         const std::vector<uint64_t>& shape, absl::string_view bytes) {
+  MetadataBuilder& AddTensor(absl::string_view name, uint32_t gguf_type,
+                             const std::vector<uint64_t>& shape, absl::string_view bytes) {
     ++tensors_;
     PutString(tensor_infos_, name);
     Put(tensor_infos_, static_cast<uint32_t>(shape.size()));
@@ -96,13 +96,13 @@ class GgufBuilder {
     Put(metadata_, static_cast<uint64_t>(size));
   }
   template <class T>
-  GgufBuilder& AddNumber(absl::string_view key, uint32_t type, T value) {
+  MetadataBuilder& AddNumber(absl::string_view key, uint32_t type, T value) {
     Begin(key, type);
     Put(metadata_, value);
     return *this;
   }
   template <class T>
-  GgufBuilder& AddNumbers(absl::string_view key, uint32_t type, const std::vector<T>& values) {
+  MetadataBuilder& AddNumbers(absl::string_view key, uint32_t type, const std::vector<T>& values) {
     BeginArray(key, type, values.size());
     for (const T value : values) Put(metadata_, value);
     return *this;
@@ -121,4 +121,4 @@ inline absl::Span<const uint8_t> BytesOf(const std::string& text) {
 
 }  // namespace efedllm
 
-#endif  // EFEDLLM_TESTS_TESTING_GGUF_BUILDER_H_
+#endif  // EFEDLLM_TESTING_METADATA_BUILDER_H_
