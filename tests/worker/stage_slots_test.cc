@@ -172,6 +172,25 @@ TEST_F(StageSlotsTest, AKeptStageRecallsItsOutputsForTheOneBehindItAndElseNothin
   ExpectPositionTen(Pass(MakeStep(2, 3, {{kSequence, 10, 1}})));
 }
 
+// So the one that takes over gets what the lost one had got, also where it is coded with loss.
+TEST_F(StageSlotsTest, AKeptStageCodesWhatItRecallsAsItDidBefore) {
+  Assignment first = world_.MakeAssignment(1, {0, 4});
+  first.codec = {CodecId::kInt8, 0};
+  Prepare(first);
+  const auto sent = Pass(MakeStep(1, 1, {{kSequence, 0, 10}}));
+  ASSERT_TRUE(sent);
+  Assignment second = world_.MakeAssignment(2, {0, 4}, 1);
+  second.codec = first.codec;
+  Prepare(second);
+  Step replay = MakeStep(2, 1, {{kSequence, 0, 10}});
+  replay.replay_stages = {1};
+  const auto recalled =
+      world_.Pass(slots_, world_.Frame(replay, Matrix(0, world_.config().d_model)));
+  ASSERT_TRUE(recalled);
+  EXPECT_EQ(recalled->codec.id, CodecId::kInt8);
+  EXPECT_THAT(recalled->hidden.ref().span(), ElementsAreArray(sent->hidden.ref().span()));
+}
+
 TEST_F(StageSlotsTest, ALostStageComputesTheReplay) {
   Prepare(world_.MakeAssignment(2, {0, 4}, 1));  // there is no KV of epoch 1 here
   Step replay = MakeStep(2, 1, {{kSequence, 0, 10}});
