@@ -43,8 +43,10 @@ class Injection:
 
 
 def holder(cluster, rng, lethal=False):
-    """One of the workers that hold layers; one that is not protected, if it is to die."""
-    return rng.choice([i for i in cluster.stages() if not (lethal and i in cluster.protected)])
+    """One of the workers that hold layers; one that is not protected, if it is to die. Waits for one: on a busy machine a worker may
+    just have been lost by itself."""
+    return rng.choice(labs.wait_for("a worker with layers", 30, lambda: [
+        i for i in cluster.stages() if not (lethal and i in cluster.protected)]))
 
 
 @contextlib.contextmanager
