@@ -244,7 +244,8 @@ std::string PlotSvg(absl::string_view title, const std::vector<PlotPanel>& panel
   svg += Text(kLeft, 26, "start", title, " font-size=\"15\" font-weight=\"600\"");
   for (size_t i = 0; i < panels.size(); ++i) {
     const double left = CellWidth() * static_cast<double>(i % across) + kLeft;
-    const double top = kHead + CellHeight() * static_cast<double>(i / across) + kTop;
+    const size_t row = i / across;
+    const double top = kHead + CellHeight() * static_cast<double>(row) + kTop;
     svg += Drawing(panels[i], left, top).Svg();
   }
   return absl::StrCat(svg, Legend(panels, height - 18), "</svg>\n");
