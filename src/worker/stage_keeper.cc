@@ -229,6 +229,7 @@ absl::StatusOr<std::vector<StageTensor>> StageKeeper::FetchTensors(const Assignm
   for (const auto* basis : {&assignment.upstream_basis, &assignment.downstream_basis}) {
     if (*basis) specs.push_back(**basis);
   }
+  if (specs.empty()) return std::vector<StageTensor>();  // a stage that goes on as it is
   const uint64_t total = bytes_.total;
   Tell(assignment.epoch, StageState::kFetching, /*kept=*/false);
   FetchProgress progress(total, options_.draw_bar, [&](const FetchBytes& bytes) {
