@@ -115,9 +115,9 @@ void PrintFacts(const Calibration& calibration, size_t hops, const std::string& 
                  calibration.from_store);
   }
   absl::PrintF(
-      "Bytes are what is expected of the KLT codec if %d of a chain's hops share the "
-      "budget.\nKept in %s\n",
-      hops, folder);
+      "Bytes are what is expected of the KLT codec in a plan whose budget is shared by %d %s.\n"
+      "Kept in %s\n",
+      hops, hops == 1 ? "hop" : "hops", folder);
 }
 
 absl::Status RunCalibrate(const CalibrateFlags& flags) {
