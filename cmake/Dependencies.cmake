@@ -18,6 +18,8 @@ find_package(prometheus-cpp CONFIG REQUIRED)
 find_package(SQLiteCpp CONFIG REQUIRED)
 pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
 pkg_check_modules(SYSTEMD REQUIRED IMPORTED_TARGET libsystemd)
+# Its headers alone; the distribution's shared library is built with exceptions.
+find_path(TOMLPLUSPLUS_INCLUDE_DIR toml++/toml.h REQUIRED)
 
 # The distribution's library is built with these; a header seen without them has another ABI.
 pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)

@@ -14,6 +14,7 @@ packages=(
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libabsl-dev libssl-dev libspdlog-dev libfmt-dev libcli11-dev nlohmann-json3-dev libeigen3-dev
   libsqlitecpp-dev libsqlite3-dev prometheus-cpp-dev libcpp-httplib-dev libxxhash-dev libsystemd-dev
+  libtomlplusplus-dev
   libgtest-dev libgmock-dev libbenchmark-dev
 )
 case "${1:-}" in

@@ -112,6 +112,16 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes) 
   return data;
 }
 
+absl::Status SyncFolderOf(const std::string& path) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  const int folder_fd =
+      open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder_fd < 0) return ErrnoStatus(errno, "open", folder);
+  absl::Cleanup closer = [folder_fd] { close(folder_fd); };
+  if (fsync(folder_fd) != 0) return ErrnoStatus(errno, "fsync", folder);
+  return absl::OkStatus();
+}
+
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view data, int mode) {
   const std::string temporary =
       absl::StrCat(path, ".", absl::BytesToHexString(SecureRandomBytes(kSuffixBytes)));
@@ -126,13 +136,7 @@ absl::Status WriteFileAtomically(const std::string& path, absl::string_view data
     unlink(temporary.c_str());
     return status;
   }
-  const std::string folder = std::filesystem::path(path).parent_path().string();
-  const int folder_fd =
-      open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder_fd < 0) return ErrnoStatus(errno, "open", folder);
-  absl::Cleanup closer = [folder_fd] { close(folder_fd); };
-  if (fsync(folder_fd) != 0) return ErrnoStatus(errno, "fsync", folder);
-  return absl::OkStatus();
+  return SyncFolderOf(path);
 }
 
 void RemoveUnfinishedFiles(const std::string& folder) {

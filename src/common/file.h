@@ -44,6 +44,9 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes);
 // Writes path.<random>, fsyncs, renames over path, and fsyncs the folder. mode: as in chmod.
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view data, int mode);
 
+// fsyncs the folder that path is in: a file made or renamed there then outlives a power cut.
+absl::Status SyncFolderOf(const std::string& path);
+
 // Removes what WriteFileAtomically left in the folder when its process was killed. Nobody else may
 // write there meanwhile.
 void RemoveUnfinishedFiles(const std::string& folder);

@@ -14,6 +14,22 @@ using Sha256Digest = std::array<uint8_t, 32>;
 
 Sha256Digest Sha256(absl::Span<const uint8_t> bytes);
 
+// The same, piece by piece, and again and again: for many short texts. Not thread-safe.
+class Sha256Hasher {
+ public:
+  Sha256Hasher();
+  ~Sha256Hasher();
+  Sha256Hasher(const Sha256Hasher&) = delete;
+  Sha256Hasher& operator=(const Sha256Hasher&) = delete;
+
+  void Add(absl::Span<const uint8_t> bytes);
+  // Of all that was added since the last Finish.
+  Sha256Digest Finish();
+
+ private:
+  void* const context_;  // an EVP_MD_CTX
+};
+
 // 64 lower-case hex digits.
 std::string ToHex(const Sha256Digest& digest);
 

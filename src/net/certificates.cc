@@ -7,10 +7,10 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/file.h"
+#include "common/openssl_ptr.h"
 #include "common/status_macros.h"
 #include "net/credentials.h"
 #include "net/node_dns_name.h"
-#include "net/openssl_ptr.h"
 
 namespace efedllm {
 namespace {
@@ -24,12 +24,6 @@ constexpr absl::Duration kCaValidity = absl::Hours(24 * 365 * 20);
 constexpr absl::Duration kCoordinatorValidity = absl::Hours(24 * 365 * 10);
 constexpr size_t kMaxRequestBytes = 16u << 10;
 constexpr size_t kMaxFileBytes = 64u << 10;
-
-KeyPtr NewKey() {
-  KeyPtr key(EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519"));
-  CHECK(key != nullptr);
-  return key;
-}
 
 Sha256Digest KeyDigest(EVP_PKEY* key) {
   unsigned char* der = nullptr;
@@ -132,7 +126,7 @@ absl::Status Damaged(const std::string& path, const std::string& other, const ab
 
 }  // namespace
 
-std::string NewNodeKey() { return openssl::ToPem(NewKey().get()); }
+std::string NewNodeKey() { return openssl::ToPem(openssl::NewEd25519Key().get()); }
 
 absl::StatusOr<std::string> CertificateRequest(absl::string_view key_pem) {
   ASSIGN_OR_RETURN(const KeyPtr key, openssl::ParseKey(key_pem));
@@ -263,7 +257,7 @@ absl::StatusOr<CertificateAuthority::Signed> CertificateAuthority::SignNode(
 }
 
 absl::StatusOr<Identity> CertificateAuthority::CoordinatorIdentity(absl::Time now) const {
-  const KeyPtr key = NewKey();
+  const KeyPtr key = openssl::NewEd25519Key();
   ASSIGN_OR_RETURN(
       const CertificatePtr certificate,
       Issue(key_pem_, certificate_pem_, key.get(), kCoordinatorNode, now, kCoordinatorValidity));

@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -14,11 +15,11 @@
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/clock.h"
+#include "common/openssl_ptr.h"
 #include "common/status_macros.h"
 #include "net/address.h"
 #include "net/join_token.h"
 #include "net/node_dns_name.h"
-#include "net/openssl_ptr.h"
 
 namespace efedllm {
 namespace {
@@ -37,6 +38,8 @@ class Socket {
 };
 
 using AddressListPtr = std::unique_ptr<addrinfo, openssl::Deleter<freeaddrinfo>>;
+using SslContextPtr = std::unique_ptr<SSL_CTX, openssl::Deleter<SSL_CTX_free>>;
+using SslPtr = std::unique_ptr<SSL, openssl::Deleter<SSL_free>>;
 
 absl::Status NobodyAnswers(const std::string& address, absl::string_view why) {
   return absl::UnavailableError(absl::StrCat("nobody answers at ", address, ": ", why));
@@ -182,11 +185,11 @@ absl::StatusOr<std::string> FetchPinnedCa(const std::string& address,
                                           const Sha256Digest& fingerprint, absl::Duration timeout) {
   const absl::Time deadline = SteadyNow() + timeout;
   ASSIGN_OR_RETURN(const Socket socket, Connect(address, deadline));
-  const openssl::SslContextPtr context(SSL_CTX_new(TLS_client_method()));
+  const SslContextPtr context(SSL_CTX_new(TLS_client_method()));
   CHECK(context != nullptr);
   SSL_CTX_set_min_proto_version(context.get(), TLS1_2_VERSION);
   SSL_CTX_set_verify(context.get(), SSL_VERIFY_NONE, nullptr);  // VerifyLeaf does it, by the pin
-  const openssl::SslPtr ssl(SSL_new(context.get()));
+  const SslPtr ssl(SSL_new(context.get()));
   CHECK(ssl != nullptr);
   SSL_set_connect_state(ssl.get());
   SSL_set_bio(ssl.get(), BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));

@@ -4,9 +4,9 @@
 #include <fstream>
 
 #include "common/file.h"
+#include "common/openssl_ptr.h"
 #include "net/credentials.h"
 #include "net/net_world.h"
-#include "net/openssl_ptr.h"
 
 namespace efedllm {
 namespace {

@@ -1,4 +1,4 @@
-#include "net/openssl_ptr.h"
+#include "common/openssl_ptr.h"
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -40,6 +40,12 @@ std::string TakeError() {
   if (code == 0) return "no details";
   const char* reason = ERR_reason_error_string(code);
   return reason != nullptr ? reason : absl::StrCat("OpenSSL error ", code);
+}
+
+KeyPtr NewEd25519Key() {
+  KeyPtr key(EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519"));
+  CHECK(key != nullptr);
+  return key;
 }
 
 absl::StatusOr<KeyPtr> ParseKey(absl::string_view pem) {

@@ -1,10 +1,10 @@
-// OpenSSL's objects as unique_ptr, its errors as text, PEM and DER as strings. For this folder.
-#ifndef EFEDLLM_NET_OPENSSL_PTR_H_
-#define EFEDLLM_NET_OPENSSL_PTR_H_
+// OpenSSL's objects as unique_ptr, its errors as text, keys and certificates as strings. For the
+// .cc files that call OpenSSL.
+#ifndef EFEDLLM_COMMON_OPENSSL_PTR_H_
+#define EFEDLLM_COMMON_OPENSSL_PTR_H_
 
 #include <openssl/bio.h>
 #include <openssl/evp.h>
-#include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 #include <memory>
@@ -25,19 +25,18 @@ struct Deleter {
 
 using BioPtr = std::unique_ptr<BIO, Deleter<BIO_free_all>>;
 using KeyPtr = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
-using KeyContextPtr = std::unique_ptr<EVP_PKEY_CTX, Deleter<EVP_PKEY_CTX_free>>;
+using DigestContextPtr = std::unique_ptr<EVP_MD_CTX, Deleter<EVP_MD_CTX_free>>;
 using CertificatePtr = std::unique_ptr<X509, Deleter<X509_free>>;
 using RequestPtr = std::unique_ptr<X509_REQ, Deleter<X509_REQ_free>>;
 using ExtensionPtr = std::unique_ptr<X509_EXTENSION, Deleter<X509_EXTENSION_free>>;
 using BigNumberPtr = std::unique_ptr<BIGNUM, Deleter<BN_free>>;
 using StorePtr = std::unique_ptr<X509_STORE, Deleter<X509_STORE_free>>;
 using StoreContextPtr = std::unique_ptr<X509_STORE_CTX, Deleter<X509_STORE_CTX_free>>;
-using SslContextPtr = std::unique_ptr<SSL_CTX, Deleter<SSL_CTX_free>>;
-using SslPtr = std::unique_ptr<SSL, Deleter<SSL_free>>;
 
 // The oldest error of this thread's queue as text; empties the queue.
 std::string TakeError();
 
+KeyPtr NewEd25519Key();
 // InvalidArgument: not a key, or one with a passphrase.
 absl::StatusOr<KeyPtr> ParseKey(absl::string_view pem);
 // InvalidArgument: not a certificate.
@@ -51,4 +50,4 @@ std::string ToDer(X509_REQ* request);
 
 }  // namespace efedllm::openssl
 
-#endif  // EFEDLLM_NET_OPENSSL_PTR_H_
+#endif  // EFEDLLM_COMMON_OPENSSL_PTR_H_
