@@ -51,7 +51,8 @@ class HttpSystem:
         begin = max(r["begun"] + r["times"][0] for r in results)
         end = min(r["begun"] + r["times"][-1] for r in results)
         if end <= begin:
-            raise labs.Failure("the streams did not overlap: use more tokens")
+            spans = ", ".join(f"{r['begun'] + r['times'][0] - begin:.2f} to {r['begun'] + r['times'][-1] - begin:.2f}" for r in results)
+            raise labs.Failure(f"the streams did not overlap: use more tokens; they ran from {spans} s")
         generated = 0
         for r in results:
             within = sum(begin < r["begun"] + moment <= end for moment in r["times"])
@@ -68,7 +69,7 @@ class Ours(labs.Cluster, HttpSystem):
                          coordinator_flags=shlex.split(args.coordinator_flags), **more)
         try:
             self.await_serving()
-            self.streams(2, 8)  # pages are touched, connections are open
+            self.complete([{"prompt": self.tokens(8), "n": 8}] * 2)  # pages are touched, connections are open
         except BaseException:
             self.part.close()
             raise

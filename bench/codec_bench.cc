@@ -74,7 +74,7 @@ World MakeWorld(size_t d) {
     basis.klt.log_sigma.push_back(static_cast<int16_t>(std::lrint(64 * std::log2(sigma(j)))));
     basis.scalar.log_sigma.push_back(0);
   }
-  RoundTransform(directions, EntryBytesFor(d), basis);
+  RoundTransform(directions, 1, EntryBytesFor(d), basis);
   FitMagnitudeTables(coefficients.cast<float>(), basis.klt);
   FitMagnitudeTables(rows.cast<float>(), basis.scalar);
   World world{std::make_shared<const BoundaryBasis>(std::move(basis)), Matrix(kRows, d)};

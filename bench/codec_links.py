@@ -3,8 +3,8 @@
 
   codec_links.py --bin build/release/bin --models models/seedling/seedling-q8_0.gguf q8_0.gguf --rates 2,10,100,1000 --json result.json
 
-Measures the time to the first token of a prompt of 512 tokens, and tokens/s of 8 streams together, for each of --codecs. A cluster of
-each codec stands all the time of a link, and they work in turn, so that the ratios are of the same minutes. Prompts are held-out text
+Measures the time to the first token of a prompt of 512 tokens, and tokens/s of 8 streams together, for each of --codecs. Clusters
+are copies of one, with the same layers, and follow each other. Prompts are held-out text
 (codec_texts.py). Needs root, /dev/net/tun and ip. Prints a Markdown table of medians; --json keeps every sample.
 """
 import argparse
@@ -27,7 +27,9 @@ CODECS = ("f16", "int8", "transparent", "balanced", "small", "auto")
 WITHOUT_BASES = ("f32", "f16", "int8", "lossless")
 TEXTS = pathlib.Path(__file__).with_name("codec_texts.py")
 QUIET_SECONDS = 3  # no new basis for so long: they are all there
-SETTLED_SECONDS = 10  # without a new plan
+SETTLED_SECONDS = 4  # without a new plan
+AUTO_SETTLED_SECONDS = 13  # links are looked at every ten
+CONTEXT = 1024  # tokens: the smallest model has no more
 OVERHEAD_BYTES = 64 << 20  # of a worker's memory, as the planner counts (cluster/planner.h)
 
 
@@ -50,16 +52,15 @@ def read_text(args, model):
 
 
 def worker_memory(args, model):
-    """So much that one worker cannot hold all layers, and two can with KV of 8192 tokens; 0 for a model so small that KV decides."""
+    """So much that one worker cannot hold all layers and a sequence of the whole context, and two can: every cluster has two stages."""
     done = subprocess.run([args.bin / "efedllm-ctl", "model", "inspect", "--model", model, "--tensors", "--json"],
                           stdout=subprocess.PIPE, check=True)
     report = json.loads(done.stdout)
     layers = sum(tensor["bytes"] for tensor in report["tensors"] if tensor["name"].startswith("blk."))
-    kv = 8192 * report["kv_bytes_per_token"]["f16"] / 2
-    return int(OVERHEAD_BYTES + 0.7 * layers + kv) if kv < 0.25 * layers else 0
+    return int(OVERHEAD_BYTES + 0.95 * (layers + CONTEXT * report["kv_bytes_per_token"]["f32"]))
 
 
-def await_settled(cluster):
+def await_settled(cluster, seconds):
     """The plan stays, so that no weights travel while it is measured."""
     epoch, since = None, 0
 
@@ -70,7 +71,7 @@ def await_settled(cluster):
             return False
         if status["epoch"] != epoch:
             epoch, since = status["epoch"], time.monotonic()
-        return time.monotonic() - since > SETTLED_SECONDS
+        return time.monotonic() - since > seconds
     labs.wait_for("a plan that stays", 300, settled, poll=0.5)
 
 
@@ -80,22 +81,30 @@ class Bench:
 
     def start(self, model, codec, netns=()):
         args = copy.copy(self.args)
-        args.coordinator_flags = f"--codec {codec} {self.args.coordinator_flags}"
+        args.coordinator_flags = f"--codec {codec} --context {CONTEXT} {self.args.coordinator_flags}"
         return Cluster(self.lab, args, model, 2, label=f"codec-{codec}", netns=netns,
                        worker_flags=("--memory", worker_memory(args, model)))
 
     def prepare(self, model):
-        """Weights and bases come to where they stay, before links are slow. Bases are calibrated once, and copied."""
-        found = None
-        for codec in sorted(self.args.codecs, key=lambda codec: codec in WITHOUT_BASES):
-            state = self.lab.folder / f"{model.stem}-codec-{codec}-2-coordinator"
-            if found and codec not in WITHOUT_BASES:
-                state.mkdir()
-                shutil.copytree(found, state / "bases")
-            with self.start(model, codec):
-                if not found and codec not in WITHOUT_BASES:
-                    found = state / "bases"
-                    self.await_bases(found)
+        """One cluster fetches weights and bases and settles on a plan before links are slow. All others are copies of it, node keys and
+        stored plan included, so that they cut the model alike."""
+        first = min(self.args.codecs, key=lambda codec: codec in WITHOUT_BASES)
+        if self.args.bases:
+            state = self.lab.folder / f"{model.stem}-codec-{first}-2-coordinator"
+            state.mkdir(mode=0o700)
+            shutil.copytree(self.args.bases, state / "bases")
+        with self.start(model, first) as cluster:
+            if first not in WITHOUT_BASES:
+                self.await_bases(cluster.state / "bases")
+            await_settled(cluster, AUTO_SETTLED_SECONDS)
+        for codec in self.args.codecs:
+            for role in ("coordinator", "worker-0", "worker-1") if codec != first else ():
+                source, copied = (self.lab.folder / f"{model.stem}-codec-{of}-2-{role}" for of in (first, codec))
+                # Weights and bases are written once; what else is there changes in place.
+                shutil.copytree(source, copied, ignore=shutil.ignore_patterns("weights", "bases"))
+                for folder in ("weights", "bases"):
+                    if (source / folder).exists():
+                        shutil.copytree(source / folder, copied / folder, copy_function=os.link)
 
     def await_bases(self, folder):
         seen, since = 0, time.monotonic()
@@ -109,36 +118,40 @@ class Bench:
         labs.wait_for("the calibration", self.args.calibration_seconds, all_there, poll=0.2)
 
     def link(self, model, rate):
+        """One cluster after the other: together they would fill a slow link with their heartbeats."""
         with labs.emulate_links(self.lab, self.args.linkem, 3, rate, self.args.delay) as links:
             links.slow_down()
-            clusters = {}
-            with self.lab.subset() as part:
-                for codec in self.args.codecs:
-                    clusters[codec] = part.enter_context(self.start(model, codec, links.names))
-                for cluster in clusters.values():
-                    await_settled(cluster)
-                watch = labs.CpuWatch()
-                samples = {codec: {"first_token": [], "streams": []} for codec in clusters}
-                for _ in range(self.args.rounds):
-                    for codec, cluster in clusters.items():
-                        samples[codec]["first_token"].append(cluster.first_token(self.args.prompt))
-                    for codec, cluster in clusters.items():
-                        samples[codec]["streams"].append(cluster.streams(8, self.args.tokens, speculation=False))
-                for codec, cluster in clusters.items():
-                    self.add(model, rate, codec, samples, cluster, watch)
+            samples, ends = {}, {}
+            for codec in self.args.codecs:
+                with self.start(model, codec, links.names) as cluster:
+                    await_settled(cluster, AUTO_SETTLED_SECONDS if codec == "auto" else SETTLED_SECONDS)
+                    watch = labs.CpuWatch()
+                    samples[codec] = {"first_token": [cluster.first_token(self.args.prompt) for _ in range(self.args.rounds)],
+                                      "streams": [self.streams(cluster) for _ in range(self.args.rounds)]}
+                    ends[codec] = cluster.ctl("status"), watch.shares()
+            for codec in self.args.codecs:
+                self.add(model, rate, codec, samples, *ends[codec])
 
-    def add(self, model, rate, codec, samples, cluster, watch):
+    def streams(self, cluster):
+        """Asked again where the machine was so busy that one of the streams ended before another began."""
+        for attempt in range(3):
+            try:
+                return cluster.streams(8, self.args.tokens, speculation=False)
+            except labs.Failure:
+                if attempt == 2:
+                    raise
+
+    def add(self, model, rate, codec, samples, status, cpu):
         first, streams = (
             {other: statistics.median(of[what]) for other, of in samples.items()} for what in ("first_token", "streams"))
         fixed = [other for other in samples if other != "auto"]
-        status = cluster.ctl("status")
         layers = sorted((node["first_layer"], node["last_layer"]) for node in status["nodes"])
         result = {"model": model.name, "layers": [last - first for first, last in layers], "mbit": rate, "codec": codec, **samples[codec],
                   "median_first_token": first[codec],
                   "median_streams": streams[codec],
                   "best_first_token": min(first[other] for other in fixed), "best_streams": max(streams[other] for other in fixed),
                   "f16_first_token": first.get("f16"), "f16_streams": streams.get("f16"), "load": os.getloadavg()[0],
-                  "cpu": watch.shares(), "status": status}
+                  "cpu": cpu, "status": status}
         self.results.append(result)
         print(f"{model.name} {rate} Mbit {codec}: first token {first[codec]:.3f} s, 8 streams {streams[codec]:.1f} tokens/s",
               file=sys.stderr, flush=True)
@@ -166,9 +179,10 @@ def parse_arguments():
     parser.add_argument("--delay", type=int, default=500, help="one way, microseconds")
     parser.add_argument("--codecs", default=",".join(CODECS))
     parser.add_argument("--prompt", type=int, default=512, help="tokens")
-    parser.add_argument("--tokens", type=int, default=96, help="that each stream generates")
+    parser.add_argument("--tokens", type=int, default=192, help="that each stream generates")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--calibration-seconds", type=float, default=1200)
+    parser.add_argument("--bases", type=pathlib.Path, help="a folder of bases that `codec calibrate` made of these models")
     parser.add_argument("--coordinator-flags", default="--layout chain", help="added to efedllm-coord's")
     parser.add_argument("--json")
     args = parser.parse_args()

@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kPanelWidth = 340, kPanelHeight = 240;
 constexpr double kLeft = 70, kTop = 34, kRight = 26, kBottom = 52;  // around a panel
-constexpr double kHead = 40, kLegend = 34;
+constexpr double kHead = 40, kLegend = 34, kLegendLine = 18;
 constexpr double kLegendFont = 6.6;  // width of a letter
 
 constexpr double CellWidth() { return kLeft + kPanelWidth + kRight; }
@@ -203,25 +203,37 @@ class Drawing {
   std::string svg_;
 };
 
-std::string Legend(const std::vector<PlotPanel>& panels, double y) {
+struct PlotLegend {
   std::string svg;
+  double height = 0;
+};
+
+// In as many lines as it takes. y: of the first.
+PlotLegend Legend(const std::vector<PlotPanel>& panels, double y, double width) {
+  PlotLegend legend{"", kLegend};
   std::vector<std::string> seen;
   double x = kLeft;
   for (const PlotPanel& panel : panels) {
     for (const PlotSeries& series : panel.series) {
       if (std::find(seen.begin(), seen.end(), series.label) != seen.end()) continue;
       seen.push_back(series.label);
-      if (series.line) {
-        svg += Line(x, y, x + 22, y,
-                    absl::StrFormat("stroke=\"%s\" stroke-width=\"3\"%s", series.colour,
-                                    series.dashed ? " stroke-dasharray=\"6 4\"" : ""));
+      const double wide = 29 + kLegendFont * static_cast<double>(series.label.size()) + 22;
+      if (x > kLeft && x + wide > width) {
+        x = kLeft;
+        y += kLegendLine;
+        legend.height += kLegendLine;
       }
-      svg += Marker(series.mark, x + 11, y, series.colour);
-      svg += Text(x + 29, y + 4, "start", series.label);
-      x += 29 + kLegendFont * static_cast<double>(series.label.size()) + 22;
+      if (series.line) {
+        legend.svg += Line(x, y, x + 22, y,
+                           absl::StrFormat("stroke=\"%s\" stroke-width=\"3\"%s", series.colour,
+                                           series.dashed ? " stroke-dasharray=\"6 4\"" : ""));
+      }
+      legend.svg += Marker(series.mark, x + 11, y, series.colour);
+      legend.svg += Text(x + 29, y + 4, "start", series.label);
+      x += wide;
     }
   }
-  return svg;
+  return legend;
 }
 
 }  // namespace
@@ -235,7 +247,9 @@ std::string PlotSvg(absl::string_view title, const std::vector<PlotPanel>& panel
   const size_t across = std::max<size_t>(1, std::min(columns, panels.size()));
   const size_t down = (panels.size() + across - 1) / across;
   const double width = CellWidth() * static_cast<double>(across);
-  const double height = kHead + CellHeight() * static_cast<double>(down) + kLegend;
+  const double plots = kHead + CellHeight() * static_cast<double>(down);
+  const PlotLegend legend = Legend(panels, plots + kLegend - 18, width);
+  const double height = plots + legend.height;
   std::string svg = absl::StrFormat(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" "
       "height=\"%.0f\" font-family=\"system-ui, sans-serif\" font-size=\"12\">\n"
@@ -248,7 +262,7 @@ std::string PlotSvg(absl::string_view title, const std::vector<PlotPanel>& panel
     const double top = kHead + CellHeight() * static_cast<double>(row) + kTop;
     svg += Drawing(panels[i], left, top).Svg();
   }
-  return absl::StrCat(svg, Legend(panels, height - 18), "</svg>\n");
+  return absl::StrCat(svg, legend.svg, "</svg>\n");
 }
 
 }  // namespace efedllm

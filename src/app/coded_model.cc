@@ -29,14 +29,13 @@ Step ServedStep(const Step& step, uint64_t number) {
 }
 
 // Of the stages before a boundary, each of which received such a frame.
-std::vector<StageTiming> TimingsOf(size_t stages, CodecSetting setting, size_t payload_bytes) {
+std::vector<StageTiming> TimingsOf(size_t stages, size_t payload_bytes) {
   StageTiming timing;
   timing.received_micros = 1'800'000'000'000'000;
   timing.decode_micros = 300;
   timing.queue_micros = 300;
   timing.compute_micros = 30'000;
   timing.encode_micros = 300;
-  timing.received_codec = setting.number();
   timing.received_bytes = static_cast<uint32_t>(payload_bytes);
   std::vector<StageTiming> timings;
   timings.reserve(stages);
@@ -111,7 +110,8 @@ absl::Status CodedModel::Hand(const Step& step, size_t boundary, MatrixRef hidde
   if (coding.block_bits != 0) {
     payload.resize(RoundToIntegerBlocks(coding.block_bits, hidden));
   } else {
-    const EncodingReport report = codecs_[boundary].Encode(coding.setting, hidden, payload);
+    const EncodingReport report =
+        codecs_[boundary].Encode(coding.setting, hidden, payload, nullptr, ErrorMeasure::kExact);
     traffic.squared_error += report.squared_error;
     traffic.plain_rows += report.plain_rows;
     RETURN_IF_ERROR(codecs_[boundary].Decode(
@@ -119,7 +119,7 @@ absl::Status CodedModel::Hand(const Step& step, size_t boundary, MatrixRef hidde
         hidden));
   }
   traffic.payload_bytes += payload.size();
-  const std::vector<StageTiming> timings = TimingsOf(boundary + 1, coding.setting, payload.size());
+  const std::vector<StageTiming> timings = TimingsOf(boundary + 1, payload.size());
   traffic.frame_bytes +=
       StepToWire(ServedStep(step, traffic.frames), std::move(payload), coding.setting, timings)
           .Length();

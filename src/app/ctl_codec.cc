@@ -53,7 +53,7 @@ double BytesAt(CodecLevel level, const BoundaryBasis& basis, size_t hops) {
 
 void PrintTable(const Calibration& calibration, size_t hops) {
   absl::PrintF("%-8s %-23s  %-23s %7s  %-17s  %s\n", "", "ENERGY IN 1, 8, 32", "... LESS MASSIVE",
-               "", "KL / STEP^2", "BYTES A TOKEN (OF F16)");
+               "", "KL AT STEP 1/8", "BYTES A TOKEN (OF F16)");
   absl::PrintF("%-8s %-23s  %-23s %7s  %8s %8s  %13s %13s\n", "BOUNDARY", "DIRECTIONS",
                "DIMENSIONS AND MEAN", "MASSIVE", "SCALAR", "KLT", "TRANSPARENT", "BALANCED");
   const auto energies = [](const std::vector<float>& spectrum) {
@@ -67,7 +67,7 @@ void PrintTable(const Calibration& calibration, size_t hops) {
     };
     absl::PrintF("%8d %-23s  %-23s %7d  %8.4f %8.4f  %13s %13s\n", basis->boundary,
                  energies(basis->spectrum_with_massive), energies(basis->spectrum),
-                 basis->massive.size(), basis->scalar.kl_per_step2, basis->klt.kl_per_step2,
+                 basis->massive.size(), double{basis->scalar.kl[0]}, double{basis->klt.kl[0]},
                  bytes(CodecLevel::kTransparent), bytes(CodecLevel::kBalanced));
   }
 }
@@ -84,8 +84,9 @@ nlohmann::json ToJson(const Calibration& calibration, size_t hops, const std::st
                           {"massive_dimensions", basis->massive},
                           {"energy_with_massive", energies(basis->spectrum_with_massive)},
                           {"energy", energies(basis->spectrum)},
-                          {"scalar_kl_per_step2", basis->scalar.kl_per_step2},
-                          {"klt_kl_per_step2", basis->klt.kl_per_step2},
+                          {"kl_steps", kMeasuredSteps},
+                          {"scalar_kl", basis->scalar.kl},
+                          {"klt_kl", basis->klt.kl},
                           {"f16_bytes", 2 * basis->d_model},
                           {"transparent_bytes", BytesAt(CodecLevel::kTransparent, *basis, hops)},
                           {"balanced_bytes", BytesAt(CodecLevel::kBalanced, *basis, hops)},
@@ -199,7 +200,7 @@ void AddCalibrateCommand(CLI::App& codec, int& exit_code) {
   AddThreadsFlag(*command, flags->local);
   AddJsonFlag(*command, flags->local,
               "{\"boundaries\": [{\"boundary\", \"massive_dimensions\", \"energy\",\n"
-              "\"klt_kl_per_step2\", \"transparent_bytes\", ...}], \"tokens\", \"seconds\", ...}");
+              "\"klt_kl\", \"transparent_bytes\", ...}], \"tokens\", \"seconds\", ...}");
   OnCommand(*command, exit_code, [flags] { return RunCalibrate(*flags); });
 }
 

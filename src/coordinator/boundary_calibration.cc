@@ -31,11 +31,11 @@ namespace efedllm {
 namespace {
 
 // Counts up whenever the same text gives other bases.
-constexpr uint32_t kCalibrationVersion = 1;
+constexpr uint32_t kCalibrationVersion = 2;
 
 constexpr uint64_t kMostTokens = 8192, kFewestTokens = 4096;
 constexpr uint64_t kMostMetricTokens = 6400, kFewestMetricTokens = 512;
-constexpr uint64_t kMostDivergenceTokens = 1024, kFewestDivergenceTokens = 256;
+constexpr uint64_t kMostDivergenceTokens = 4096, kFewestDivergenceTokens = 256;
 constexpr uint32_t kDraws = 3;
 constexpr uint64_t kTasteTokens = 256;  // of a kind of text, to see how well it is known
 // Operations that a part of a calibration may cost, before it takes fewer tokens: about a minute or

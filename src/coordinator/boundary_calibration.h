@@ -47,7 +47,7 @@ struct Calibration {
   uint32_t from_store = 0;         // so many of them
   uint64_t tokens = 0;             // rows behind mean and spectrum; 0: all came from the store
   uint64_t metric_tokens = 0;      // behind the Fisher matrices; 0: the model allows none
-  uint64_t divergence_tokens = 0;  // behind kl_per_step2
+  uint64_t divergence_tokens = 0;  // behind what coding costs
   double seconds = 0;
 };
 

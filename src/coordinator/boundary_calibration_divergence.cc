@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "common/status_macros.h"
@@ -15,15 +15,13 @@
 namespace efedllm {
 namespace {
 
-constexpr float kStep = 0.125f;          // of the steps that levels choose, a middle one
 constexpr uint64_t kFewestOfKind = 128;  // tokens of a kind, for a mean of its own
 constexpr size_t kEncodedRows = 256;
 constexpr uint64_t kLogitsBytes = 32u << 20;
 
 // A boundary coded in a way, and the text behind the layers so far.
 struct Variant {
-  BoundaryBasis* basis;
-  CodecSetting setting;
+  float* kl;  // where its mean goes
   MatrixRef rows;
   std::vector<double> divergence = {};  // of each row
 };
@@ -124,21 +122,24 @@ absl::Status MeasureDivergence(const ModelFile& file, const ModelConfig& config,
                                Compute& compute, const std::function<bool()>& cancelled,
                                absl::FunctionRef<void(double share)> progress) {
   const ConstMatrixRef plain = text.rows(config.layers);
-  const auto step = static_cast<uint8_t>(StepIndexBelow(kStep));
-  const CodecSetting settings[] = {
-      {CodecId::kF16}, {CodecId::kScalar, step}, {CodecId::kKlt, step}};
-  ASSIGN_OR_RETURN(const ScratchMatrices scratch,
-                   ScratchMatrices::Create(scratch_dir, std::size(settings) * bases.size(),
-                                           plain.rows, plain.cols));
+  constexpr size_t kVariants = 2 * std::tuple_size_v<decltype(kMeasuredSteps)>;
+  ASSIGN_OR_RETURN(
+      const ScratchMatrices scratch,
+      ScratchMatrices::Create(scratch_dir, kVariants * bases.size(), plain.rows, plain.cols));
   std::vector<Variant> variants;
   std::vector<MatrixRef> running;
   const auto code = [&](uint32_t boundary) {
     for (const std::shared_ptr<BoundaryBasis>& basis : bases) {
       if (basis->boundary != boundary) continue;
-      for (const CodecSetting setting : settings) {
-        running.push_back(scratch.at(variants.size()));
-        variants.push_back({basis.get(), setting, running.back()});
-        RETURN_IF_ERROR(Code(basis, setting, text.rows(boundary), running.back()));
+      for (const CodecId codec : {CodecId::kScalar, CodecId::kKlt}) {
+        CoefficientModel& model = codec == CodecId::kKlt ? basis->klt : basis->scalar;
+        for (size_t i = 0; i < kMeasuredSteps.size(); ++i) {
+          const CodecSetting setting{codec,
+                                     static_cast<uint8_t>(StepIndexBelow(kMeasuredSteps[i]))};
+          running.push_back(scratch.at(variants.size()));
+          variants.push_back({&model.kl[i], running.back()});
+          RETURN_IF_ERROR(Code(basis, setting, text.rows(boundary), running.back()));
+        }
       }
     }
     return absl::OkStatus();
@@ -151,10 +152,7 @@ absl::Status MeasureDivergence(const ModelFile& file, const ModelConfig& config,
   RETURN_IF_ERROR(code(config.layers));
   RETURN_IF_ERROR(CompareAtHead(file, config, plain, compute, variants));
   for (const Variant& variant : variants) {
-    const double harm = WorstMean(variant.divergence, text) / std::pow(StepSize(step), 2);
-    CoefficientModel& model =
-        variant.setting.id == CodecId::kKlt ? variant.basis->klt : variant.basis->scalar;
-    model.kl_per_step2 = static_cast<float>(harm);
+    *variant.kl = static_cast<float>(WorstMean(variant.divergence, text));
   }
   return absl::OkStatus();
 }

@@ -26,11 +26,12 @@ struct DivergenceText {
   absl::FunctionRef<ConstMatrixRef(uint32_t boundary)> rows;
 };
 
-// Sets both kl_per_step2 of each basis: runs the text with that boundary alone coded at a middle
-// step, by teacher forcing, and takes the mean over the kind of text that minds most. In it is what
-// any change does, however small (int8 products come out differently after it): that doesn't grow
-// with the step, nor add up over boundaries. bases: in order of their boundaries. Layers are loaded
-// one at a time. progress: called with a share from 0 to 1. Cancelled; others as RunOneLayer.
+// Sets kl of both models of each basis: runs the text with that boundary alone coded at one of the
+// measured steps, by teacher forcing, and takes the mean over the kind of text that minds most. In
+// it is what any change does, however small (int8 products come out differently after it): that
+// doesn't grow with the step, nor add up over boundaries. bases: in order of their boundaries.
+// Layers are loaded one at a time. progress: called with a share from 0 to 1. Cancelled; others as
+// RunOneLayer.
 absl::Status MeasureDivergence(const ModelFile& file, const ModelConfig& config,
                                const DivergenceText& text, const std::string& scratch_dir,
                                absl::Span<const std::shared_ptr<BoundaryBasis>> bases,

@@ -14,8 +14,15 @@ namespace efedllm {
 namespace {
 
 constexpr size_t kEpochsKept = 4;
-// Rows at a time by which compute and transfer are weighed: between decoding and long prompts.
-constexpr uint32_t kTypicalRows = 64;
+using LoadCosts = std::array<CodecCosts, kEdgeLoads.size()>;
+
+LoadCosts MeasureCosts(size_t d_model, const BoundaryBasis* basis) {
+  LoadCosts costs;
+  for (const EdgeLoad load : kEdgeLoads) {
+    costs[static_cast<size_t>(load)] = MeasureCodecCosts(d_model, basis, load);
+  }
+  return costs;
+}
 
 std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
 
@@ -43,8 +50,9 @@ double BytesPerSecond(const std::vector<LinkSpeed>& links, NodeId from, NodeId t
   return other;
 }
 
-// Of one row through all stages of the chain, as the nodes' own measures say.
-double RowSeconds(const Chain& chain, const PlannerInput& known) {
+// Of one row through all stages of the chain, by the nodes' profiles and what they took at work.
+double RowSeconds(const Chain& chain, const PlannerInput& known, EdgeLoad load) {
+  const double rows = TypicalRows(load);
   const LayerSums sums(known.layers);
   double seconds = 0;
   for (const Stage& stage : chain.stages) {
@@ -52,9 +60,9 @@ double RowSeconds(const Chain& chain, const PlannerInput& known) {
         std::find_if(known.nodes.begin(), known.nodes.end(),
                      [&](const PlannerNode& candidate) { return candidate.node == stage.node; });
     if (node == known.nodes.end()) continue;
-    seconds += sums.Seconds(node->profile, stage.layers, kTypicalRows);
+    seconds += sums.Seconds(*node, stage.layers, rows);
   }
-  return seconds / kTypicalRows;
+  return seconds / rows;
 }
 
 }  // namespace
@@ -65,11 +73,11 @@ EdgeCodecs::EdgeCodecs(const CodecRequest& request, size_t d_model, WeightServer
       d_model_(d_model),
       weights_(weights),
       want_(std::move(want)),
-      costs_(MeasureCodecCosts(d_model, nullptr)) {}
+      costs_(MeasureCosts(d_model, nullptr)) {}
 
 void EdgeCodecs::AddBases(const std::vector<std::shared_ptr<const BoundaryBasis>>& bases) {
   if (bases.empty()) return;
-  const CodecCosts costs = MeasureCodecCosts(d_model_, bases.front().get());
+  const LoadCosts costs = MeasureCosts(d_model_, bases.front().get());
   for (const auto& basis : bases) {
     Offered offered{basis, weights_.OfferBasis(basis->boundary, basis->Serialize())};
     absl::MutexLock lock(&mu_);
@@ -105,7 +113,10 @@ PlanCodecs EdgeCodecs::Choose(const StagePlan& plan, const std::vector<HopTarget
       EdgeFacts facts;
       facts.d_model = d_model_;
       facts.hops = stages.size() + 1;
-      facts.compute_seconds = RowSeconds(plan.chains[c], known) / static_cast<double>(facts.hops);
+      for (const EdgeLoad load : kEdgeLoads) {
+        facts.compute_seconds[static_cast<size_t>(load)] =
+            RowSeconds(plan.chains[c], known, load) / static_cast<double>(facts.hops);
+      }
       facts.costs = costs_;
       std::vector<EdgeCodec>& edges = codecs.emplace_back();
       for (size_t i = 0; i <= stages.size(); ++i) {

@@ -2,6 +2,7 @@
 #ifndef EFEDLLM_COORDINATOR_EDGE_CODECS_H_
 #define EFEDLLM_COORDINATOR_EDGE_CODECS_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -74,7 +75,7 @@ class EdgeCodecs {
   const std::function<void(const std::vector<uint32_t>&)> want_;
 
   mutable absl::Mutex mu_;
-  CodecCosts costs_ ABSL_GUARDED_BY(mu_);
+  std::array<CodecCosts, kEdgeLoads.size()> costs_ ABSL_GUARDED_BY(mu_);  // by EdgeLoad
   std::map<uint32_t, Offered> bases_ ABSL_GUARDED_BY(mu_);
   std::map<Epoch, PlanCodecs> epochs_ ABSL_GUARDED_BY(mu_);
 };

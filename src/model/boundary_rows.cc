@@ -14,6 +14,7 @@
 #include "common/file.h"
 #include "common/status_macros.h"
 #include "model/stage_executor.h"
+#include "model/stage_replay.h"
 #include "model/tensor_loader.h"
 
 namespace efedllm {
@@ -41,45 +42,18 @@ absl::StatusOr<void*> MapScratch(const std::string& folder, size_t bytes) {
 
 absl::StatusOr<std::unique_ptr<StageExecutor>> LoadLayer(const ModelFile& file,
                                                          const ModelConfig& config, uint32_t layer,
-                                                         uint32_t longest, Compute& compute) {
+                                                         absl::Span<const uint32_t> lengths,
+                                                         Compute& compute) {
   StageOptions options;
   options.config = config;
   options.layers = {layer, layer + 1};
-  // One step's sequences and what a long one had before; each may leave most of a page unused.
-  options.kv_tokens = longest + kStepRows + kMaxSpans * KvCache::kPagePositions;
   options.limits.max_tokens = kStepRows;
   options.limits.max_spans = kMaxSpans;
+  options.kv_tokens = KvTokensOfSequences(lengths, options.limits);
   options.limits.max_position = config.context;
   ASSIGN_OR_RETURN(const std::vector<StageTensor> tensors,
                    LoadStageTensors(config, file, options.layers, {.team = compute.team.get()}));
   return StageExecutor::Create(options, tensors, compute);
-}
-
-// The rows of as many sequences as a step takes, and of long ones a part.
-absl::Status RunSequences(StageExecutor& stage, absl::Span<const uint32_t> lengths, MatrixRef batch,
-                          const std::function<bool()>& cancelled) {
-  size_t row = 0, ended = 0;
-  uint32_t done = 0;  // of the first sequence that isn't done
-  for (size_t i = 0; i < lengths.size();) {
-    if (cancelled && cancelled()) return absl::CancelledError("the calibration was cancelled");
-    Step step;
-    step.forget_others = row == 0;
-    for (; ended < i; ++ended) step.trims.push_back({SequenceId{ended + 1}, 0});
-    uint32_t room = kStepRows;
-    while (i < lengths.size() && room > 0 && step.spans.size() < kMaxSpans) {
-      const uint32_t tokens = std::min(room, lengths[i] - done);
-      step.spans.push_back({SequenceId{i + 1}, done, tokens});
-      room -= tokens;
-      done += tokens;
-      if (done < lengths[i]) break;
-      done = 0;
-      ++i;
-    }
-    RETURN_IF_ERROR(stage.Run(step, {batch.row(row), step.tokens(), batch.cols}));
-    row += step.tokens();
-  }
-  CHECK(row == batch.rows);
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -117,11 +91,14 @@ MatrixRef ScratchMatrices::at(size_t number) const {
 absl::Status RunOneLayer(const ModelFile& file, const ModelConfig& config, uint32_t layer,
                          absl::Span<const uint32_t> lengths, absl::Span<const MatrixRef> batches,
                          Compute& compute, const std::function<bool()>& cancelled) {
-  ASSIGN_OR_RETURN(
-      const std::unique_ptr<StageExecutor> stage,
-      LoadLayer(file, config, layer, *std::max_element(lengths.begin(), lengths.end()), compute));
+  ASSIGN_OR_RETURN(const std::unique_ptr<StageExecutor> stage,
+                   LoadLayer(file, config, layer, lengths, compute));
+  const auto before_step = [&]() -> absl::Status {
+    return cancelled && cancelled() ? absl::CancelledError("the calibration was cancelled")
+                                    : absl::OkStatus();
+  };
   for (const MatrixRef batch : batches) {
-    RETURN_IF_ERROR(RunSequences(*stage, lengths, batch, cancelled));
+    RETURN_IF_ERROR(RunSequences(*stage, lengths, batch, before_step));
   }
   return absl::OkStatus();
 }

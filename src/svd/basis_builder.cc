@@ -122,6 +122,7 @@ void SetLogSigma(const VectorXd& variances, CoefficientModel& model) {
 // F^(1/2) and its inverse, regularized, of determinant 1.
 struct Metric {
   MatrixXd root, inverse;
+  double inverse_norm = 1;  // its largest singular value
 };
 Metric MetricOf(const MatrixXd& fisher, const std::vector<uint32_t>& kept) {
   const Eigen::Index n = static_cast<Eigen::Index>(kept.size());
@@ -142,7 +143,7 @@ Metric MetricOf(const MatrixXd& fisher, const std::vector<uint32_t>& kept) {
   const VectorXd roots = (logs.array() - logs.mean()).exp();
   const MatrixXd& u = solver.eigenvectors();
   return {u * roots.asDiagonal() * u.transpose(),
-          u * roots.cwiseInverse().asDiagonal() * u.transpose()};
+          u * roots.cwiseInverse().asDiagonal() * u.transpose(), 1 / roots.minCoeff()};
 }
 
 }  // namespace
@@ -217,7 +218,7 @@ absl::StatusOr<BoundaryBasis> BuildBasis(const BoundarySample& sample) {
   const MatrixXd backward = metric.inverse * q;
   basis.klt.noise_gain =
       static_cast<float>(backward.norm() / std::sqrt(static_cast<double>(kept.size())));
-  RoundTransform(backward, EntryBytesFor(kept.size()), basis);
+  RoundTransform(backward, metric.inverse_norm, EntryBytesFor(kept.size()), basis);
 
   const Eigen::Index fitted = std::min<Eigen::Index>(
       z.rows(), static_cast<Eigen::Index>(std::max<size_t>(1, kTableValues / kept.size())));

@@ -44,7 +44,7 @@ struct BoundarySample {
   Eigen::MatrixXd fisher;
 };
 
-// All of the basis but the two kl_per_step2, which only the model can tell. The cost is that of a
+// All of the basis but the kl of both models, which only the model can tell. The cost is that of a
 // few eigenvalue problems of size d_model. InvalidArgument: no rows, numbers that are not finite,
 // a fisher of another size.
 absl::StatusOr<BoundaryBasis> BuildBasis(const BoundarySample& sample);

@@ -18,7 +18,7 @@ static_assert(std::endian::native == std::endian::little,
               "a basis is copied as its numbers lie in memory");
 
 constexpr uint32_t kMagic = 0x53424645;  // "EFBS"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 3;
 constexpr size_t kPadding = 4;  // a basis is fetched as tensors are, in whole f32
 constexpr uint32_t kMaxDimensions = 1 << 16;
 
@@ -39,14 +39,16 @@ class Writer {
   }
   void Model(const CoefficientModel& model) {
     Numbers(model.log_sigma);
-    for (const MagnitudeTable& table : model.tables) {
-      Number(static_cast<uint8_t>(table.frequency.size() - 1));
-      Numbers(table.frequency);
-      Number(table.escape);
-      Number(table.mean);
+    for (const auto& tables : model.tables) {
+      for (const MagnitudeTable& table : tables) {
+        Number(static_cast<uint8_t>(table.frequency.size() - 1));
+        Numbers(table.frequency);
+        Number(table.escape);
+        Number(table.mean);
+      }
     }
     Number(model.noise_gain);
-    Number(model.kl_per_step2);
+    for (const float kl : model.kl) Number(kl);
   }
   std::string Take() && { return std::move(bytes_); }
 
@@ -96,11 +98,16 @@ class Reader {
   }
   absl::Status Model(uint64_t n, CoefficientModel& model) {
     RETURN_IF_ERROR(Numbers(n, model.log_sigma));
-    for (MagnitudeTable& table : model.tables) RETURN_IF_ERROR(Table(table));
+    for (auto& tables : model.tables) {
+      for (MagnitudeTable& table : tables) RETURN_IF_ERROR(Table(table));
+    }
     RETURN_IF_ERROR(Finite(model.noise_gain));
-    RETURN_IF_ERROR(Finite(model.kl_per_step2));
-    if (model.noise_gain <= 0 || model.kl_per_step2 < 0) return Bad("a measure is negative");
-    return absl::OkStatus();
+    bool negative = model.noise_gain <= 0;
+    for (float& kl : model.kl) {
+      RETURN_IF_ERROR(Finite(kl));
+      negative |= kl < 0;
+    }
+    return negative ? Bad("a measure is negative") : absl::OkStatus();
   }
   // Padding alone is left.
   absl::Status End() const {
@@ -199,10 +206,25 @@ absl::Status ReadTransform(Reader& in, BoundaryBasis& basis) {
   if ((bits & 0x7fffffu) != 0 || bits > 0x3f800000u || bits < 0x30800000u) {
     return Reader::Bad("the scale of its matrix is no power of two");
   }
+  RETURN_IF_ERROR(in.Finite(basis.backward_norm));
+  RETURN_IF_ERROR(in.Finite(basis.forward_residual));
+  if (basis.backward_norm <= 0 || basis.forward_residual < 0) {
+    return Reader::Bad("a norm is negative");
+  }
   return absl::OkStatus();
 }
 
 }  // namespace
+
+double CoefficientModel::StepFor(double kl_budget) const {
+  constexpr double kLeast = 1e-12;
+  const double fine = std::max(kLeast, double{kl[0]}), coarse = std::max(fine, double{kl[1]});
+  const double fine_step = double{kMeasuredSteps[0]}, coarse_step = double{kMeasuredSteps[1]};
+  if (kl_budget <= fine) return fine_step * std::sqrt(std::max(0.0, kl_budget) / fine);
+  if (kl_budget >= coarse) return coarse_step * std::sqrt(kl_budget / coarse);
+  const double share = std::log(kl_budget / fine) / std::log(coarse / fine);
+  return fine_step * std::pow(coarse_step / fine_step, share);
+}
 
 std::string BoundaryBasis::Serialize() const {
   Writer out;
@@ -225,6 +247,8 @@ std::string BoundaryBasis::Serialize() const {
   out.Matrix(backward);
   out.Numbers(multiplier);
   out.Number(backward_scale);
+  out.Number(backward_norm);
+  out.Number(forward_residual);
   out.Model(klt);
   std::string bytes = std::move(out).Take();
   bytes.resize((bytes.size() + kPadding - 1) / kPadding * kPadding, '\0');
@@ -251,7 +275,7 @@ absl::StatusOr<BoundaryBasis> ParseBoundaryBasis(absl::Span<const uint8_t> bytes
 uint64_t MaxBasisBytes(uint32_t d_model) {
   const uint64_t d = d_model;
   // Vectors of rows, dimensions and coefficients, both matrices of int16, tables.
-  return 4 * d * d + 34 * d + 2 * kMagnitudeClasses * (2 * kMaxMagnitude + 16) + 1024;
+  return 4 * d * d + 34 * d + 2 * kQuantizers * kMagnitudeClasses * (2 * kMaxMagnitude + 16) + 1024;
 }
 
 }  // namespace efedllm

@@ -3,10 +3,10 @@
 //
 // A row x of activations is coded as scale and coefficients: z = (x - mean) / scale without the
 // massive dimensions, scale its rounded RMS; c = forward · z (kKlt) or c = z (kScalar); each
-// coefficient becomes the nearest multiple of one step for all. The rows of `forward` are the
-// Karhunen-Loève transform of M·z, where M = F^(1/2) and F is how much the model's predictions mind
-// a change of z (Fisher information): so that equal steps do equal harm. Ordered by falling
-// variance. docs/numerics.md has the arithmetic.
+// coefficient becomes a multiple of half of one step for all (svd/trellis.h). The rows of `forward`
+// are the Karhunen-Loève transform of M·z, where M = F^(1/2) and F is how much the model's
+// predictions mind a change of z (Fisher information): so that equal steps do equal harm. Ordered
+// by falling variance. docs/numerics.md has the arithmetic.
 #ifndef EFEDLLM_SVD_BOUNDARY_BASIS_H_
 #define EFEDLLM_SVD_BOUNDARY_BASIS_H_
 
@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/sha256.h"
+#include "svd/trellis.h"
 
 namespace efedllm {
 
@@ -44,12 +45,19 @@ struct CoefficientModel {
   // 64·log2 of the standard deviation of each coefficient, rounded. One per dimension that is not
   // massive.
   std::vector<int16_t> log_sigma;
-  std::array<MagnitudeTable, kMagnitudeClasses> tables;
+  // By quantizer and class.
+  std::array<std::array<MagnitudeTable, kMagnitudeClasses>, kQuantizers> tables;
   // RMS of a row's error where each of its coefficients has one of RMS 1.
   float noise_gain = 1;
-  // Mean KL in nats that coding this boundary alone costs, per step²: measured.
-  float kl_per_step2 = 0;
+  // Mean KL in nats that coding this boundary alone costs, at each of kMeasuredSteps.
+  std::array<float, 2> kl = {};
+
+  // The step that costs so much: on the power law through both measured points between them, and
+  // as its square beyond.
+  double StepFor(double kl_budget) const;
 };
+// Of the steps that levels choose, one of the finer and one of the coarser.
+inline constexpr std::array<float, 2> kMeasuredSteps = {0.125F, 0.5F};
 
 // A matrix of small integers; rows are coefficients, columns the dimensions that are not massive.
 struct IntegerMatrix {
@@ -78,6 +86,9 @@ struct BoundaryBasis {
   IntegerMatrix backward;  // z_i = backward_scale · Σ_j c_j · multiplier[j] · backward[j][i]
   std::vector<uint16_t> multiplier;  // [coefficients()], 1 to kMaxMultiplier
   float backward_scale = 0;          // a power of two
+  // At least the largest singular values of what multiplies c, and of 1 - backward · forward (with
+  // the roundings of f32): what bounds a row's error before it is decoded.
+  float backward_norm = 0, forward_residual = 0;
   CoefficientModel klt;
 
   size_t coefficients() const { return d_model - massive.size(); }

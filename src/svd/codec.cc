@@ -10,6 +10,14 @@
 #include "svd/row_transform.h"
 
 namespace efedllm {
+namespace {
+
+absl::string_view AsText(absl::Span<const uint8_t> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+}  // namespace
+
 absl::string_view CodecName(CodecId codec) {
   switch (codec) {
     case CodecId::kF32:
@@ -96,23 +104,25 @@ size_t ActivationCodec::d_model() const { return state_->d_model; }
 const BoundaryBasis* ActivationCodec::basis() const { return state_->basis.get(); }
 
 EncodingReport ActivationCodec::Encode(CodecSetting setting, ConstMatrixRef activations,
-                                       std::string& out) {
+                                       std::string& out, EncodedRows* rows, ErrorMeasure measure) {
   CHECK(activations.cols == state_->d_model);
   if (setting.needs_basis()) {
     CHECK(state_->basis != nullptr);
-    return state_->EntropyCodecOf(setting).Encode(activations, out);
+    return state_->EntropyCodecOf(setting).Encode(activations, measure, out, rows);
   }
   EncodingReport report;
   for (size_t r = 0; r < activations.rows; ++r) {
+    const size_t begin = out.size();
     const PlainRow row = AppendPlainRow(setting.id, {activations.row(r), activations.cols}, out);
     report.squared_error += row.squared_error;
     report.plain_rows += row.codec == setting.id ? 0 : 1;
+    if (rows != nullptr) rows->Add(absl::string_view(out).substr(begin));
   }
   return report;
 }
 
 absl::Status ActivationCodec::Decode(CodecSetting setting, absl::Span<const uint8_t> bytes,
-                                     MatrixRef out) {
+                                     MatrixRef out, EncodedRows* rows) {
   if (out.cols != state_->d_model) {
     return absl::InvalidArgumentError(absl::StrCat("the activations have ", out.cols,
                                                    " dimensions, the boundary ", state_->d_model));
@@ -122,11 +132,13 @@ absl::Status ActivationCodec::Decode(CodecSetting setting, absl::Span<const uint
       return absl::InvalidArgumentError(absl::StrCat(
           "the activations are coded as ", CodecLabel(setting), " and this boundary has no basis"));
     }
-    return state_->EntropyCodecOf(setting).Decode(bytes, out);
+    return state_->EntropyCodecOf(setting).Decode(bytes, out, rows);
   }
   absl::Span<const uint8_t> rest = bytes;
   for (size_t r = 0; r < out.rows; ++r) {
+    const absl::Span<const uint8_t> before = rest;
     RETURN_IF_ERROR(ReadPlainRow(setting.id, rest, {out.row(r), out.cols}));
+    if (rows != nullptr) rows->Add(AsText(before.subspan(0, before.size() - rest.size())));
   }
   if (!rest.empty()) {
     return absl::InvalidArgumentError(

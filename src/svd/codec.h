@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "svd/boundary_basis.h"
+#include "svd/encoded_rows.h"
 #include "tensor/matrix.h"
 
 namespace efedllm {
@@ -53,9 +54,13 @@ std::string CodecLabel(CodecSetting setting);  // "int8", "klt/0.088"
 // StepLimits.
 uint64_t MaxEncodedBytes(size_t rows, size_t cols);
 
+// What Encode tells of the error. kExact decodes what it encoded, which makes it a third dearer;
+// kBound does so only for rows whose bound is above their budget. The bytes are the same.
+enum class ErrorMeasure { kBound, kExact };
+
 // What an encoding lost.
 struct EncodingReport {
-  double squared_error = 0;  // sum over all values
+  double squared_error = 0;  // sum over all values; kBound: at least that
   uint64_t plain_rows = 0;   // rows that were sent as int8, f16 or f32 since the setting's error
                              // bound would not hold for them
 };
@@ -75,13 +80,16 @@ class ActivationCodec {
   // Appends the encoding of activations, [rows, d_model], to out. A row's RMS error is at most that
   // of its setting: rows for which it would not be (outliers) are sent in a finer codec.
   // activations are finite (a stage's output is checked by its executor); CHECK: a setting that
-  // needs a basis has it.
-  EncodingReport Encode(CodecSetting setting, ConstMatrixRef activations, std::string& out);
+  // needs a basis has it. rows: if not null, each row's encoding by itself is added to them.
+  EncodingReport Encode(CodecSetting setting, ConstMatrixRef activations, std::string& out,
+                        EncodedRows* rows = nullptr, ErrorMeasure measure = ErrorMeasure::kBound);
 
   // bytes come from a peer. InvalidArgument: not an encoding of exactly [out.rows, out.cols]
   // values by this setting, or the setting needs a basis and there is none; DataLoss: they are not
-  // all finite. out's contents are undefined then.
-  absl::Status Decode(CodecSetting setting, absl::Span<const uint8_t> bytes, MatrixRef out);
+  // all finite. out's contents, and what was added to rows, are undefined then. rows: as in
+  // Encode, where they are the same.
+  absl::Status Decode(CodecSetting setting, absl::Span<const uint8_t> bytes, MatrixRef out,
+                      EncodedRows* rows = nullptr);
 
  private:
   struct State;

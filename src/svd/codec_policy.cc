@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -19,12 +20,18 @@ constexpr std::pair<CodecLevel, absl::string_view> kLevels[] = {
     {CodecLevel::kAuto, "auto"},
 };
 
-// Of a hop's share, as predicted from the calibration's text.
-constexpr double kBudgetUsed = 0.65;
+// Of a hop's share, as predicted from what the calibration's worst kind of text suffers: other
+// texts suffer up to a quarter more in narrow models, of whose kind the sample has little.
+constexpr double kBudgetUsed = 0.75;
 // Beyond this a link is taken for endless: measurements say little there, and latency counts.
 constexpr double kFastLink = 200e6;
+// Steps follow each other through a chain, so that computing or sending sets the pace, whichever
+// takes longer; a lone sequence, and the first step of a prompt, wait for both. Their weight:
+constexpr double kAlone = 0.25;
 constexpr double kTolerance = 1.03;
 constexpr double kWorthSwitching = 1.10;
+// Drives a codec's tables out of the caches.
+constexpr size_t kOtherMemory = size_t{32} << 20, kCacheLine = 64;
 
 const CoefficientModel& ModelOf(CodecId codec, const BoundaryBasis& basis) {
   return codec == CodecId::kKlt ? basis.klt : basis.scalar;
@@ -37,12 +44,14 @@ double GaussianBits(double sigma) {
   return 0.5 * std::log2(1 + kTwoPiE * sigma * sigma);
 }
 
-double RowSeconds(CodecSetting setting, const EdgeFacts& facts) {
+double RowSeconds(CodecSetting setting, const EdgeFacts& facts, EdgeLoad load) {
   const double transfer =
       facts.bytes_per_second > 0 && facts.bytes_per_second < kFastLink && !facts.same_machine
           ? ExpectedRowBytes(setting, facts.d_model, facts.basis) / facts.bytes_per_second
           : 0;
-  return facts.compute_seconds + facts.costs.of(setting.id) + transfer;
+  const auto i = static_cast<size_t>(load);
+  const double work = facts.compute_seconds[i] + facts.costs[i].of(setting.id);
+  return std::max(work, transfer) + kAlone * (work + transfer);
 }
 
 // From lossless to the most lossy.
@@ -61,22 +70,35 @@ std::vector<CodecSetting> Candidates(const EdgeFacts& facts) {
 
 CodecSetting ChooseByTime(const EdgeFacts& facts, std::optional<CodecSetting> present) {
   const std::vector<CodecSetting> candidates = Candidates(facts);
-  double fastest = RowSeconds(candidates.front(), facts);
-  for (const CodecSetting& candidate : candidates) {
-    fastest = std::min(fastest, RowSeconds(candidate, facts));
+  std::array<double, kEdgeLoads.size()> fastest;
+  fastest.fill(std::numeric_limits<double>::infinity());
+  for (const EdgeLoad load : kEdgeLoads) {
+    double& least = fastest[static_cast<size_t>(load)];
+    for (const CodecSetting& candidate : candidates) {
+      least = std::min(least, RowSeconds(candidate, facts, load));
+    }
   }
-  CodecSetting chosen = candidates.front();
+  // How many times as long as the load's fastest, at worst.
+  const auto behind = [&](CodecSetting setting) {
+    double worst = 1;
+    for (const EdgeLoad load : kEdgeLoads) {
+      const double least = fastest[static_cast<size_t>(load)];
+      if (least > 0) worst = std::max(worst, RowSeconds(setting, facts, load) / least);
+    }
+    return worst;
+  };
+  double least_behind = std::numeric_limits<double>::infinity();
   for (const CodecSetting& candidate : candidates) {
-    if (RowSeconds(candidate, facts) > kTolerance * fastest) continue;
-    chosen = candidate;
-    break;
+    least_behind = std::min(least_behind, behind(candidate));
   }
+  const CodecSetting chosen =
+      *std::find_if(candidates.begin(), candidates.end(), [&](const CodecSetting& candidate) {
+        return behind(candidate) <= kTolerance * least_behind;
+      });
   // Candidates change with the basis and the number of hops; what is none any more goes.
   const bool valid =
       present && std::find(candidates.begin(), candidates.end(), *present) != candidates.end();
-  const bool stays =
-      valid && RowSeconds(*present, facts) < kWorthSwitching * RowSeconds(chosen, facts);
-  return stays ? *present : chosen;
+  return valid && behind(*present) < kWorthSwitching * behind(chosen) ? *present : chosen;
 }
 
 }  // namespace
@@ -126,8 +148,7 @@ double KlBudget(CodecLevel level) {
 CodecSetting SettingFor(CodecLevel level, CodecId codec, const BoundaryBasis& basis, size_t hops) {
   const double share =
       kBudgetUsed * KlBudget(level) / static_cast<double>(std::max<size_t>(hops, 1));
-  const double harm = std::max(1e-9, static_cast<double>(ModelOf(codec, basis).kl_per_step2));
-  const auto step = static_cast<float>(std::sqrt(share / harm));
+  const auto step = static_cast<float>(std::min(1.0, ModelOf(codec, basis).StepFor(share)));
   return {codec, static_cast<uint8_t>(StepIndexBelow(step))};
 }
 
@@ -169,11 +190,12 @@ double CodecCosts::of(CodecId codec) const {
   return 0;
 }
 
-CodecCosts MeasureCodecCosts(size_t d_model, const BoundaryBasis* basis) {
-  constexpr size_t kRows = 32;
+CodecCosts MeasureCodecCosts(size_t d_model, const BoundaryBasis* basis, EdgeLoad load) {
+  const size_t rows = std::min<size_t>(TypicalRows(load), 64);  // more change nothing any more
+  std::vector<uint8_t> others(load == EdgeLoad::kDecoding ? kOtherMemory : 0, 1);
   constexpr int kRounds = 3;
   // Deterministic values of about the right spread: what they are hardly changes the time.
-  Matrix in(kRows, d_model), out(kRows, d_model);
+  Matrix in(rows, d_model), out(rows, d_model);
   uint32_t state = 1;
   for (float& value : in.ref().span()) {
     state = state * 1664525u + 1013904223u;
@@ -184,6 +206,7 @@ CodecCosts MeasureCodecCosts(size_t d_model, const BoundaryBasis* basis) {
   const auto measure = [&](CodecSetting setting) {
     double best = 0;
     for (int round = 0; round < kRounds; ++round) {
+      for (size_t i = 0; i < others.size(); i += kCacheLine) ++others[i];
       const auto start = std::chrono::steady_clock::now();
       std::string bytes;
       codec.Encode(setting, in.ref(), bytes);
@@ -193,7 +216,7 @@ CodecCosts MeasureCodecCosts(size_t d_model, const BoundaryBasis* basis) {
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
       if (round == 0 || took.count() < best) best = took.count();
     }
-    return best / kRows;
+    return best / static_cast<double>(rows);
   };
   CodecCosts costs;
   costs.f32 = measure({CodecId::kF32, 0});

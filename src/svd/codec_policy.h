@@ -2,7 +2,9 @@
 #ifndef EFEDLLM_SVD_CODEC_POLICY_H_
 #define EFEDLLM_SVD_CODEC_POLICY_H_
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -40,7 +42,7 @@ struct CodecRequest {
 
 // The coarsest setting of kScalar or kKlt with which one of so many hops keeps to its share of the
 // level's budget, by what the basis measured. The hops' harm adds up, so each gets the same share.
-// A part of the budget is left for texts that are not like the calibration's.
+// A quarter of it is left for texts that are not like the calibration's.
 CodecSetting SettingFor(CodecLevel level, CodecId codec, const BoundaryBasis& basis, size_t hops);
 
 // Mean bytes of a coded row.
@@ -52,8 +54,16 @@ struct CodecCosts {
 
   double of(CodecId codec) const;
 };
-// Measures them on this thread, some milliseconds. basis: null leaves scalar and klt unknown (0).
-CodecCosts MeasureCodecCosts(size_t d_model, const BoundaryBasis* basis);
+
+// What an edge carries: blocks of prompts, or steps of decoding. Costs and computing differ.
+enum class EdgeLoad : uint8_t { kPrompts, kDecoding };
+inline constexpr std::array<EdgeLoad, 2> kEdgeLoads = {EdgeLoad::kPrompts, EdgeLoad::kDecoding};
+// Rows of a step: a block of a prompt, or some streams.
+constexpr uint32_t TypicalRows(EdgeLoad load) { return load == EdgeLoad::kPrompts ? 512 : 8; }
+
+// Measures them on this thread, some hundredths of a second; those of decoding behind other memory,
+// as a stage's weights come between two steps. basis: null leaves scalar and klt unknown (0).
+CodecCosts MeasureCodecCosts(size_t d_model, const BoundaryBasis* basis, EdgeLoad load);
 
 struct EdgeFacts {
   size_t d_model = 0;
@@ -61,14 +71,17 @@ struct EdgeFacts {
   const BoundaryBasis* basis = nullptr;  // null: none yet
   double bytes_per_second = 0;           // of the link; 0: not measured
   bool same_machine = false;
-  double compute_seconds = 0;  // that the chain computes for one row, shared out to its hops
-  CodecCosts costs;
+  // By EdgeLoad: that the chain computes for one row, shared out to its hops; coding.
+  std::array<double, kEdgeLoads.size()> compute_seconds = {};
+  std::array<CodecCosts, kEdgeLoads.size()> costs = {};
 };
 
-// A level: its smallest codec, or int8 as long as there is no basis. kAuto: the least lossy one
-// whose row takes at most 3 % longer than the fastest's, compute + encode + bytes / bandwidth +
-// decode; links that were not measured, or so fast that bytes don't matter, stay lossless. present
-// stays unless that is 10 % faster.
+// A level: its smallest codec, or int8 as long as there is no basis. kAuto: a codec is as good as
+// under the load where it falls most behind the fastest one of that load, for an edge has one codec
+// for both; of those within 3 % of the best the least lossy. A row's time: computing, encoding and
+// decoding on the one side and bytes / bandwidth on the other overlap, as rows follow each other.
+// Links that were not measured, or so fast that bytes don't matter, stay lossless. present stays
+// unless that is 10 % better.
 CodecSetting ChooseCodec(const CodecRequest& request, const EdgeFacts& facts,
                          std::optional<CodecSetting> present = std::nullopt);
 

@@ -99,7 +99,7 @@ ActivityWeights::ActivityWeights(const CoefficientModel& model, uint32_t step)
     const MagnitudeClass magnitude = ClassOf(log_ratio_[j]);
     shift_[j] = magnitude.raw_bits;
     // (64·|q| + 19) · weight is 2^20 where |q| + 0.3 is as large as expected.
-    weight_[j] = static_cast<uint16_t>((1u << 20) / (model.tables[magnitude.table].mean + 19));
+    weight_[j] = static_cast<uint16_t>((1u << 20) / (model.tables[0][magnitude.table].mean + 19));
   }
 }
 
@@ -114,15 +114,17 @@ uint32_t ActivityWeights::RatioSum(size_t first, const int16_t* q) const {
 
 CoefficientCoder::CoefficientCoder(const CoefficientModel& model, uint32_t step)
     : count_(CountOf(model, step)), weights_(model, step) {
-  for (size_t i = 0; i < kMagnitudeClasses; ++i) {
-    const MagnitudeTable& from = model.tables[i];
-    Table& table = tables_[i];
+  for (size_t i = 0; i < kQuantizers * kMagnitudeClasses; ++i) {
+    const MagnitudeTable& from = model.tables[i % kQuantizers][i / kQuantizers];
+    Table& table = tables_[i % kQuantizers][i / kQuantizers];
     table.largest = static_cast<int32_t>(from.frequency.size()) - 1;
-    table.at.resize(kProbabilityOne);
     uint32_t start = 0;
     const auto add = [&](int32_t value, uint16_t frequency) {
       const auto index = static_cast<uint8_t>(table.symbols.size());
-      std::fill_n(table.at.begin() + start, frequency, index);
+      for (size_t part = (start + (1u << kPartBits) - 1) >> kPartBits;
+           part << kPartBits < start + frequency; ++part) {
+        table.first[part] = index;
+      }
       table.symbols.push_back(
           {static_cast<uint16_t>(start), frequency, static_cast<int16_t>(value),
            static_cast<uint16_t>(256 * kProbabilityBits - IntegerLog2(frequency, 8))});
@@ -143,11 +145,13 @@ CoefficientCoder::CoefficientCoder(const CoefficientModel& model, uint32_t step)
 
 RansSymbol* CoefficientCoder::Write(const int16_t* q, RansSymbol* to, uint64_t& cost) const {
   ActivityTracker activity;
+  TrellisState state;
   uint32_t table_cost = 0, raw_cost = 0;
   for (size_t first = 0; first < count_; first += kContextBlock) {
     for (size_t j = first; j < std::min(first + kContextBlock, count_); ++j) {
       const MagnitudeClass magnitude = ClassOf(weights_.log_ratio()[j] + activity.log_activity());
-      const Table& table = tables_[magnitude.table];
+      const Table& table = tables_[state.quantizer()][magnitude.table];
+      state.Pass(q[j]);
       const int32_t half = (1 << magnitude.raw_bits) >> 1;
       const int32_t upper = (q[j] + half) >> magnitude.raw_bits;
       const int32_t escape = table.largest + 1;
@@ -181,18 +185,26 @@ int32_t CoefficientCoder::ReadEscaped(RansReader& reader, const Table& table) co
   return (code & 1) != 0 ? -value : value;
 }
 
+__attribute__((always_inline)) inline const CoefficientCoder::Symbol& CoefficientCoder::SymbolAt(
+    const Table& table, uint32_t at) {
+  const Symbol* symbol = table.symbols.data() + table.first[at >> kPartBits];
+  // Mostly this is enough; a branch that can't be foreseen would cost more than the rest.
+  symbol += at >= uint32_t{symbol->start} + symbol->frequency ? 1 : 0;
+  while (at >= uint32_t{symbol->start} + symbol->frequency) ++symbol;
+  return *symbol;
+}
+
 __attribute__((always_inline)) inline bool CoefficientCoder::ReadOne(RansReader& reader,
-                                                                     MagnitudeClass magnitude,
+                                                                     const Table& table,
+                                                                     int raw_bits,
                                                                      int16_t& q) const {
-  const Table& table = tables_[magnitude.table];
-  const Symbol& symbol = table.symbols[table.at[reader.Peek(kProbabilityBits)]];
+  const Symbol& symbol = SymbolAt(table, reader.Peek(kProbabilityBits));
   reader.Take(symbol.start, symbol.frequency, kProbabilityBits);
   int32_t value = symbol.value;
   if (value > table.largest) value = ReadEscaped(reader, table);
-  if (magnitude.raw_bits != 0) {
-    const int32_t low = static_cast<int32_t>(reader.TakeRaw(magnitude.raw_bits));
-    const int64_t wide =
-        (int64_t{value} << magnitude.raw_bits) + low - (int64_t{1} << (magnitude.raw_bits - 1));
+  if (raw_bits != 0) {
+    const int32_t low = static_cast<int32_t>(reader.TakeRaw(raw_bits));
+    const int64_t wide = (int64_t{value} << raw_bits) + low - (int64_t{1} << (raw_bits - 1));
     value =
         static_cast<int32_t>(std::clamp<int64_t>(wide, -kMaxCoefficient - 1, kMaxCoefficient + 1));
   }
@@ -201,21 +213,33 @@ __attribute__((always_inline)) inline bool CoefficientCoder::ReadOne(RansReader&
 }
 
 bool CoefficientCoder::Read(absl::Span<const RowToRead> rows) const {
-  std::vector<ActivityTracker> activities(rows.size());
-  for (const RowToRead& row : rows) std::fill_n(row.q, WholeBlocks(count_), int16_t{0});
+  // Side by side: what is read of a row in a turn lies in a cache line.
+  struct Row {
+    RansReader reader;
+    int16_t* q;
+    ActivityTracker activity;
+    TrellisState state;
+  };
+  std::vector<Row> states;
+  states.reserve(rows.size());
+  for (const RowToRead& row : rows) {
+    std::fill_n(row.q, WholeBlocks(count_), int16_t{0});
+    states.push_back({*row.reader, row.q, {}, {}});
+  }
   bool in_range = true;
   for (size_t first = 0; first < count_; first += kContextBlock) {
     for (size_t j = first; j < std::min(first + kContextBlock, count_); ++j) {
       const int32_t log_ratio = weights_.log_ratio()[j];
-      for (size_t r = 0; r < rows.size(); ++r) {
-        in_range &= ReadOne(*rows[r].reader, ClassOf(log_ratio + activities[r].log_activity()),
-                            rows[r].q[j]);
+      for (Row& row : states) {
+        const MagnitudeClass magnitude = ClassOf(log_ratio + row.activity.log_activity());
+        in_range &= ReadOne(row.reader, tables_[row.state.quantizer()][magnitude.table],
+                            magnitude.raw_bits, row.q[j]);
+        row.state.Pass(row.q[j]);
       }
     }
-    for (size_t r = 0; r < rows.size(); ++r) {
-      activities[r].Add(weights_.RatioSum(first, rows[r].q + first));
-    }
+    for (Row& row : states) row.activity.Add(weights_.RatioSum(first, row.q + first));
   }
+  for (size_t r = 0; r < rows.size(); ++r) *rows[r].reader = states[r].reader;
   return in_range;
 }
 

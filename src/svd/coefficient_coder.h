@@ -1,6 +1,6 @@
 // Quantized coefficients as symbols of an entropy coder: which table of probabilities a
-// coefficient takes follows from its expected magnitude at this step, and from how large the row's
-// coefficients before it came out (docs/numerics.md, "Codecs").
+// coefficient takes follows from its quantizer, its expected magnitude at this step, and from how
+// large the row's coefficients before it came out (docs/numerics.md, "Codecs").
 #ifndef EFEDLLM_SVD_COEFFICIENT_CODER_H_
 #define EFEDLLM_SVD_COEFFICIENT_CODER_H_
 
@@ -12,6 +12,7 @@
 #include "absl/types/span.h"
 #include "svd/boundary_basis.h"
 #include "svd/rans.h"
+#include "svd/trellis.h"
 
 namespace efedllm {
 
@@ -82,6 +83,8 @@ class CoefficientCoder {
   bool Read(absl::Span<const RowToRead> rows) const;
 
  private:
+  static constexpr int kPartBits = 4;
+  static constexpr size_t kParts = kProbabilityOne >> kPartBits;
   static constexpr size_t kMostSymbols = 5;  // of a coefficient: its own, an escape's, low bits
 
   struct Symbol {
@@ -95,16 +98,19 @@ class CoefficientCoder {
   struct Table {
     int32_t largest = 0;  // magnitude with a symbol; one more stands for the escape
     std::vector<Symbol> symbols;
-    std::vector<uint8_t> at;       // [kProbabilityOne]: the symbol
+    // The first symbol that reaches into each of so many equal parts: a byte for each probability
+    // would be found faster, but a token's tables come from memory, and take longer to get there.
+    std::array<uint8_t, kParts> first;
     std::vector<Symbol> of_value;  // from -largest - 1 to largest + 1
   };
 
-  bool ReadOne(RansReader& reader, MagnitudeClass magnitude, int16_t& q) const;
+  static const Symbol& SymbolAt(const Table& table, uint32_t at);
+  bool ReadOne(RansReader& reader, const Table& table, int raw_bits, int16_t& q) const;
   int32_t ReadEscaped(RansReader& reader, const Table& table) const;
 
   size_t count_ = 0;
   ActivityWeights weights_;
-  std::array<Table, kMagnitudeClasses> tables_;
+  std::array<std::array<Table, kMagnitudeClasses>, kQuantizers> tables_;
 };
 
 }  // namespace efedllm

@@ -35,6 +35,16 @@ absl::Status Malformed(absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("the coded activations ", what));
 }
 
+// The mark of a plain row.
+std::array<RansSymbol, 2> PlainMark(CodecId codec) {
+  const auto* const mode = std::find(kPlainCodecs.begin(), kPlainCodecs.end(), codec);
+  return {kMark, RawBits(static_cast<uint32_t>(mode - kPlainCodecs.begin()) + 1, kModeBits)};
+}
+
+void AddPlainAlone(CodecId codec, absl::string_view row, RowStreams& alone) {
+  alone.Add(PlainMark(codec), {}, kRansOpenStart, row);
+}
+
 }  // namespace
 
 EntropyCodec::EntropyCodec(const BoundaryBasis& basis, CodecSetting setting,
@@ -53,9 +63,8 @@ void EntropyCodec::Stream::AppendPlain(CodecId codec) {
     symbols.insert(symbols.begin(), {kMark, RawBits(0, kModeBits)});
   }
   has_plain = true;
-  const auto* const mode = std::find(kPlainCodecs.begin(), kPlainCodecs.end(), codec);
-  symbols.push_back(kMark);
-  symbols.push_back(RawBits(static_cast<uint32_t>(mode - kPlainCodecs.begin()) + 1, kModeBits));
+  const std::array<RansSymbol, 2> mark = PlainMark(codec);
+  symbols.insert(symbols.end(), mark.begin(), mark.end());
 }
 
 // The scales of the basis's window, then any other, then the mark of a plain row.
@@ -116,17 +125,52 @@ CodecId EntropyCodec::AppendBestPlain(absl::Span<const float> row, double most_e
   return CodecId::kF32;  // which always fits
 }
 
-void EntropyCodec::EncodeRow(absl::Span<const float> row, absl::Span<const float> decoded, size_t r,
-                             Stream& stream, Frame& frame) {
-  const std::optional<uint8_t> scale = quantized_.scale[r];
-  // Of an RMS error: half a step for each coefficient, on the scale of the calibrated rows.
+// The most that a row's squared error may be: half a step for each coefficient, on the scale of the
+// calibrated rows.
+double EntropyCodec::Budget(std::optional<uint8_t> scale) const {
   const CoefficientModel& model = setting_.id == CodecId::kKlt ? basis_.klt : basis_.scalar;
   const double bound =
       0.5 * StepSize(setting_.step) * model.noise_gain *
       (scale ? std::min(ScaleOf(*scale), basis_.largest_scale) : basis_.largest_scale);
-  const double most_error = bound * bound * static_cast<double>(row.size());
-  const double error = scale ? kernels_.squared_error(row.data(), decoded.data(), row.size())
-                             : std::numeric_limits<double>::infinity();
+  return bound * bound * static_cast<double>(basis_.d_model);
+}
+
+void EntropyCodec::MeasureErrors(ConstMatrixRef rows, ErrorMeasure measure) {
+  errors_.assign(rows.rows, std::numeric_limits<double>::infinity());
+  to_decode_.clear();
+  scales_.clear();
+  for (size_t r = 0; r < rows.rows; ++r) {
+    const std::optional<uint8_t> scale = quantized_.scale[r];
+    if (!scale) continue;
+    errors_[r] = quantized_.most_error[r];
+    for (const uint32_t i : basis_.massive) {
+      const double value = rows.row(r)[i];
+      const double difference = value - double{F16ToF32(F32ToF16(rows.row(r)[i]))};
+      errors_[r] += difference * difference;
+    }
+    if (measure == ErrorMeasure::kBound && errors_[r] <= Budget(scale)) continue;
+    to_decode_.push_back(r);
+    scales_.push_back(*scale);
+  }
+  if (to_decode_.empty()) return;
+  if (decoded_.rows() == 0) decoded_ = Matrix(kChunkRows, rows.cols);
+  q_.resize(to_decode_.size() * quantized_.stride);
+  for (size_t k = 0; k < to_decode_.size(); ++k) {
+    std::copy_n(quantized_.q.data() + to_decode_[k] * quantized_.stride, quantized_.stride,
+                q_.data() + k * quantized_.stride);
+  }
+  CHECK(transform_.Reconstruct(q_.data(), quantized_.stride, scales_.data(),
+                               {decoded_.row(0), to_decode_.size(), rows.cols}));
+  for (size_t k = 0; k < to_decode_.size(); ++k) {
+    const float* const row = rows.row(to_decode_[k]);
+    for (const uint32_t i : basis_.massive) decoded_.row(k)[i] = F16ToF32(F32ToF16(row[i]));
+    errors_[to_decode_[k]] = kernels_.squared_error(row, decoded_.row(k), rows.cols);
+  }
+}
+
+void EntropyCodec::EncodeRow(absl::Span<const float> row, size_t r, Stream& stream, Frame& frame) {
+  const std::optional<uint8_t> scale = quantized_.scale[r];
+  const double most_error = Budget(scale), error = errors_[r];
   const bool coded = error <= most_error;
   header_symbols_.clear();
   RansSymbol* symbols_end = row_symbols_.data();
@@ -144,6 +188,8 @@ void EntropyCodec::EncodeRow(absl::Span<const float> row, absl::Span<const float
     const CodecId plain = AppendBestPlain(row, most_error, frame.plain, plain_error);
     if (!coded || frame.plain.size() - begin < coded_bytes) {
       stream.AppendPlain(plain);
+      if (frame.alone)
+        AddPlainAlone(plain, absl::string_view(frame.plain).substr(begin), *frame.alone);
       frame.report.squared_error += plain_error;
       ++frame.report.plain_rows;
       return;
@@ -152,35 +198,38 @@ void EntropyCodec::EncodeRow(absl::Span<const float> row, absl::Span<const float
   }
   stream.symbols.insert(stream.symbols.end(), header_symbols_.begin(), header_symbols_.end());
   stream.symbols.insert(stream.symbols.end(), row_symbols_.data(), symbols_end);
+  const size_t massive_begin = frame.massive.size();
   for (const uint32_t i : basis_.massive) {
     const uint16_t half = F32ToF16(row[i]);
     frame.massive.append(reinterpret_cast<const char*>(&half), sizeof(half));
   }
+  if (frame.alone) {
+    frame.alone->Add(header_symbols_,
+                     {row_symbols_.data(), static_cast<size_t>(symbols_end - row_symbols_.data())},
+                     kRansStart, absl::string_view(frame.massive).substr(massive_begin));
+  }
   frame.report.squared_error += error;
 }
 
-void EntropyCodec::EncodeChunk(ConstMatrixRef rows, size_t first_row, Frame& frame) {
+void EntropyCodec::EncodeChunk(ConstMatrixRef rows, size_t first_row, ErrorMeasure measure,
+                               Frame& frame) {
   transform_.Quantize(rows, quantized_);
-  if (decoded_.rows() < rows.rows) decoded_ = Matrix(kChunkRows, rows.cols);
-  const MatrixRef decoded{decoded_.row(0), rows.rows, rows.cols};
-  scales_.clear();
-  for (const std::optional<uint8_t>& scale : quantized_.scale) scales_.push_back(scale.value_or(0));
-  CHECK(transform_.Reconstruct(quantized_.q.data(), quantized_.stride, scales_.data(), decoded));
+  MeasureErrors(rows, measure);
   for (size_t r = 0; r < rows.rows; ++r) {
-    for (const uint32_t i : basis_.massive) {
-      decoded.row(r)[i] = F16ToF32(F32ToF16(rows.row(r)[i]));
-    }
-    EncodeRow({rows.row(r), rows.cols}, {decoded.row(r), rows.cols}, r,
-              frame.streams[(first_row + r) % frame.streams.size()], frame);
+    EncodeRow({rows.row(r), rows.cols}, r, frame.streams[(first_row + r) % frame.streams.size()],
+              frame);
   }
 }
 
-EncodingReport EntropyCodec::Encode(ConstMatrixRef rows, std::string& out) {
+EncodingReport EntropyCodec::Encode(ConstMatrixRef rows, ErrorMeasure measure, std::string& out,
+                                    EncodedRows* alone) {
   if (rows.rows == 0) return {};
+  const size_t begin = out.size();
   Frame frame;
+  if (alone != nullptr && rows.rows > 1) frame.alone.emplace(*alone);
   frame.streams.resize(StreamCount(rows.rows, basis_.coefficients()));
   for (size_t r = 0; r < rows.rows; r += kChunkRows) {
-    EncodeChunk({rows.row(r), std::min(kChunkRows, rows.rows - r), rows.cols}, r, frame);
+    EncodeChunk({rows.row(r), std::min(kChunkRows, rows.rows - r), rows.cols}, r, measure, frame);
   }
   std::vector<RansStream> streams;
   streams.reserve(frame.streams.size());
@@ -195,6 +244,11 @@ EncodingReport EntropyCodec::Encode(ConstMatrixRef rows, std::string& out) {
   for (const std::string& stream : written) out += stream;
   out += frame.massive;
   out += frame.plain;
+  if (frame.alone) {
+    frame.alone->Flush();
+  } else if (alone != nullptr) {
+    alone->Add(absl::string_view(out).substr(begin));
+  }
   return frame.report;
 }
 
@@ -261,22 +315,52 @@ absl::Status EntropyCodec::ReadStreams(size_t bytes, size_t rows, size_t& consum
 }
 
 // What stands behind the streams: massive dimensions and plain rows.
-absl::Status EntropyCodec::ReadRest(absl::Span<const uint8_t> rest, MatrixRef out) const {
+absl::Status EntropyCodec::ReadRest(absl::Span<const uint8_t> rest, MatrixRef out,
+                                    std::vector<absl::string_view>* tails) const {
+  if (tails != nullptr) tails->resize(out.rows);
+  const auto end_row = [&](size_t r, const uint8_t* begin) {
+    if (tails == nullptr) return;
+    (*tails)[r] = {reinterpret_cast<const char*>(begin), static_cast<size_t>(rest.data() - begin)};
+  };
   for (size_t r = 0; r < out.rows; ++r) {
     if (headers_[r].is_plain) continue;
+    const uint8_t* const begin = rest.data();
     for (const uint32_t i : basis_.massive) {
       absl::Span<float> value(out.row(r) + i, 1);
       RETURN_IF_ERROR(ReadPlainRow(CodecId::kF16, rest, value));
     }
+    end_row(r, begin);
   }
   for (size_t r = 0; r < out.rows; ++r) {
     if (!headers_[r].is_plain) continue;
+    const uint8_t* const begin = rest.data();
     RETURN_IF_ERROR(ReadPlainRow(headers_[r].plain, rest, {out.row(r), out.cols}));
+    end_row(r, begin);
   }
   return rest.empty() ? absl::OkStatus() : Malformed("are too long");
 }
 
-absl::Status EntropyCodec::Decode(absl::Span<const uint8_t> bytes, MatrixRef out) {
+void EntropyCodec::AddAlone(absl::Span<const absl::string_view> tails, EncodedRows& alone) {
+  RowStreams streams(alone);
+  for (size_t r = 0; r < tails.size(); ++r) {
+    if (headers_[r].is_plain) {
+      AddPlainAlone(headers_[r].plain, tails[r], streams);
+      continue;
+    }
+    header_symbols_.clear();
+    AppendHeader(headers_[r].scale, header_symbols_);
+    uint64_t cost = 0;
+    const RansSymbol* const end =
+        coder_.Write(q_.data() + r * q_stride_, row_symbols_.data(), cost);
+    streams.Add(header_symbols_,
+                {row_symbols_.data(), static_cast<size_t>(end - row_symbols_.data())}, kRansStart,
+                tails[r]);
+  }
+  streams.Flush();
+}
+
+absl::Status EntropyCodec::Decode(absl::Span<const uint8_t> bytes, MatrixRef out,
+                                  EncodedRows* alone) {
   if (out.rows == 0) {
     return bytes.empty() ? absl::OkStatus() : Malformed("are too long");
   }
@@ -296,7 +380,17 @@ absl::Status EntropyCodec::Decode(absl::Span<const uint8_t> bytes, MatrixRef out
       return Malformed("have a coefficient out of range");
     }
   }
-  return ReadRest(bytes.subspan(consumed), out);
+  if (alone == nullptr || out.rows == 1) {
+    RETURN_IF_ERROR(ReadRest(bytes.subspan(consumed), out, nullptr));
+    if (alone != nullptr) {
+      alone->Add({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    }
+    return absl::OkStatus();
+  }
+  std::vector<absl::string_view> tails;
+  RETURN_IF_ERROR(ReadRest(bytes.subspan(consumed), out, &tails));
+  AddAlone(tails, *alone);
+  return absl::OkStatus();
 }
 
 }  // namespace efedllm

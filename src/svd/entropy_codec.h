@@ -8,13 +8,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "svd/codec.h"
 #include "svd/coefficient_coder.h"
+#include "svd/encoded_rows.h"
 #include "svd/row_transform.h"
 
 namespace efedllm {
@@ -35,8 +38,9 @@ class EntropyCodec {
 
   CodecSetting setting() const { return setting_; }
   // As ActivationCodec's.
-  EncodingReport Encode(ConstMatrixRef rows, std::string& out);
-  absl::Status Decode(absl::Span<const uint8_t> bytes, MatrixRef out);
+  EncodingReport Encode(ConstMatrixRef rows, ErrorMeasure measure, std::string& out,
+                        EncodedRows* alone = nullptr);
+  absl::Status Decode(absl::Span<const uint8_t> bytes, MatrixRef out, EncodedRows* alone = nullptr);
 
  private:
   struct Stream {
@@ -49,18 +53,23 @@ class EntropyCodec {
     std::vector<Stream> streams;
     std::string massive, plain;
     EncodingReport report;
+    std::optional<RowStreams> alone;  // each row by itself, if that is wanted
   };
 
-  void EncodeChunk(ConstMatrixRef rows, size_t first_row, Frame& frame);
-  void EncodeRow(absl::Span<const float> row, absl::Span<const float> decoded, size_t r,
-                 Stream& stream, Frame& frame);
+  double Budget(std::optional<uint8_t> scale) const;
+  void MeasureErrors(ConstMatrixRef rows, ErrorMeasure measure);
+  void EncodeChunk(ConstMatrixRef rows, size_t first_row, ErrorMeasure measure, Frame& frame);
+  void EncodeRow(absl::Span<const float> row, size_t r, Stream& stream, Frame& frame);
   CodecId AppendBestPlain(absl::Span<const float> row, double most_error, std::string& out,
                           double& squared_error) const;
   void AppendHeader(uint8_t scale, std::vector<RansSymbol>& symbols) const;
   bool ReadHeader(RansReader& reader, RowHeader& header) const;
   absl::Status ReadStreams(size_t bytes, size_t rows, size_t& consumed);
   absl::Status ReadRows(absl::Span<RansReader> readers, const uint8_t* all_end);
-  absl::Status ReadRest(absl::Span<const uint8_t> rest, MatrixRef out) const;
+  absl::Status ReadRest(absl::Span<const uint8_t> rest, MatrixRef out,
+                        std::vector<absl::string_view>* tails) const;
+  // Of rows that were read, by what stands behind each row's stream.
+  void AddAlone(absl::Span<const absl::string_view> tails, EncodedRows& alone);
 
   const BoundaryBasis& basis_;
   const CodecSetting setting_;
@@ -69,6 +78,8 @@ class EntropyCodec {
   RowTransform transform_;
 
   QuantizedRows quantized_;
+  std::vector<double> errors_;  // of quantized_'s rows, squared; as ErrorMeasure says
+  std::vector<size_t> to_decode_;
   Matrix decoded_;
   std::vector<RansSymbol> header_symbols_, row_symbols_;
   std::vector<uint8_t> scales_;

@@ -1,12 +1,15 @@
 #include "svd/magnitude_tables.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <vector>
 
-#include "svd/codec.h"
+#include "svd/codec_grid.h"
 #include "svd/coefficient_coder.h"
+#include "svd/kernels/codec_kernels.h"
+#include "svd/trellis.h"
 
 namespace efedllm {
 namespace {
@@ -29,7 +32,7 @@ struct Histogram {
     ++count;
   }
 };
-using Histograms = std::vector<Histogram>;
+using Histograms = std::array<std::vector<Histogram>, kQuantizers>;  // by quantizer and class
 
 // P(|X| < x), X half normal and half Laplacian, of variance sigma².
 double Below(double x, double sigma) {
@@ -48,15 +51,6 @@ void AddPrior(size_t c, Histogram& histogram) {
     below = next;
   }
   histogram.count += kPriorWeight;
-}
-
-// The row's integers at a step.
-void Quantize(const float* coefficients, size_t n, float inverse_step, std::vector<int16_t>& q) {
-  for (size_t j = 0; j < n; ++j) {
-    const float limit = static_cast<float>(kMaxCoefficient);
-    q[j] =
-        static_cast<int16_t>(std::lrint(std::clamp(coefficients[j] * inverse_step, -limit, limit)));
-  }
 }
 
 MagnitudeTable MakeTable(const Histogram& histogram) {
@@ -89,16 +83,25 @@ MagnitudeTable MakeTable(const Histogram& histogram) {
 // row's activity, or without.
 Histograms Count(const Eigen::MatrixXf& coefficients, const CoefficientModel& model,
                  bool with_activity) {
-  Histograms histograms(kMagnitudeClasses);
-  for (size_t c = 0; c < kMagnitudeClasses; ++c) AddPrior(c, histograms[c]);
+  Histograms histograms;
+  for (std::vector<Histogram>& of : histograms) {
+    of.resize(kMagnitudeClasses);
+    for (size_t c = 0; c < kMagnitudeClasses; ++c) AddPrior(c, of[c]);
+  }
   const size_t n = model.log_sigma.size();
   std::vector<int16_t> q((n + kContextBlock - 1) / kContextBlock * kContextBlock);
+  const CodecKernels& kernels = BestCodecKernels();
+  std::vector<int32_t> half_steps(n), errors(4 * n);
+  std::vector<uint8_t> choices(n);
   for (uint32_t step = kFirstStep; step <= kLastStep; step += kStepStride) {
     const ActivityWeights weights(model, step);
     for (Eigen::Index r = 0; r < coefficients.rows(); ++r) {
       const Eigen::VectorXf row = coefficients.row(r);
-      Quantize(row.data(), n, 1 / StepSize(step), q);
+      kernels.round_floats(row.data(), n, 2 * kTrellisUnit * InverseStepSize(step),
+                           half_steps.data());
+      kernels.trellis(half_steps.data(), n, errors.data(), choices.data(), q.data());
       ActivityTracker activity;
+      TrellisState state;
       for (size_t first = 0; first < n; first += kContextBlock) {
         for (size_t j = first; j < std::min(first + kContextBlock, n); ++j) {
           const MagnitudeClass magnitude =
@@ -106,8 +109,9 @@ Histograms Count(const Eigen::MatrixXf& coefficients, const CoefficientModel& mo
           const int32_t half =
               with_activity && magnitude.raw_bits != 0 ? 1 << (magnitude.raw_bits - 1) : 0;
           const int32_t value = with_activity ? q[j] : std::abs(q[j]);
-          histograms[magnitude.table].Add(
+          histograms[state.quantizer()][magnitude.table].Add(
               static_cast<uint32_t>(std::abs((value + half) >> magnitude.raw_bits)));
+          state.Pass(q[j]);
         }
         activity.Add(weights.RatioSum(first, q.data() + first));
       }
@@ -121,12 +125,16 @@ Histograms Count(const Eigen::MatrixXf& coefficients, const CoefficientModel& mo
 void FitMagnitudeTables(const Eigen::MatrixXf& coefficients, CoefficientModel& model) {
   // What is to be expected of a class comes first, as the row's activity is measured by it.
   const Histograms expected = Count(coefficients, model, false);
-  for (size_t c = 0; c < kMagnitudeClasses; ++c) model.tables[c] = MakeTable(expected[c]);
+  for (size_t t = 0; t < kQuantizers; ++t) {
+    for (size_t c = 0; c < kMagnitudeClasses; ++c) model.tables[t][c] = MakeTable(expected[t][c]);
+  }
   const Histograms given_activity = Count(coefficients, model, true);
-  for (size_t c = 0; c < kMagnitudeClasses; ++c) {
-    const uint32_t mean = model.tables[c].mean;
-    model.tables[c] = MakeTable(given_activity[c]);
-    model.tables[c].mean = mean;
+  for (size_t t = 0; t < kQuantizers; ++t) {
+    for (size_t c = 0; c < kMagnitudeClasses; ++c) {
+      const uint32_t mean = model.tables[t][c].mean;
+      model.tables[t][c] = MakeTable(given_activity[t][c]);
+      model.tables[t][c].mean = mean;
+    }
   }
 }
 

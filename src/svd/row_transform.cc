@@ -1,64 +1,27 @@
 #include "svd/row_transform.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
 #include "svd/codec_grid.h"
 #include "svd/coefficient_coder.h"
+#include "svd/trellis.h"
 
 namespace efedllm {
 namespace {
 
 constexpr float kFixedPoint = 2048;  // z has 11 fractional bits
-// The bits of 32767: a larger number is beyond int16, or not one.
-constexpr uint32_t kLargestBits = 0x46fffe00;
-
-size_t WholePanels(size_t n) { return (n + kPanelOutputs - 1) / kPanelOutputs * kPanelOutputs; }
-
-template <class Entry>
-void Pack(const IntegerMatrix& matrix, size_t n, bool transposed, std::vector<Entry>& packed) {
-  const size_t pairs = (n + 1) / 2;
-  packed.assign(WholePanels(n) * pairs * 2, 0);
-  for (size_t row = 0; row < n; ++row) {
-    for (size_t col = 0; col < n; ++col) {
-      const size_t output = transposed ? row : col;
-      const size_t input = transposed ? col : row;
-      const size_t at =
-          ((output / kPanelOutputs * pairs + input / 2) * kPanelOutputs + output % kPanelOutputs) *
-              2 +
-          input % 2;
-      packed[at] = static_cast<Entry>(matrix.values[row * n + col]);
-    }
-  }
-}
+// Numbers with larger bits are beyond what an int16 and the trellis take, or are none.
+const uint32_t kLargestFixed = std::bit_cast<uint32_t>(32767.0F);
+const uint32_t kLargestInput = std::bit_cast<uint32_t>(static_cast<float>(kMaxTrellisInput));
+// A row's z has a mean square of 1, up to how fine scales are.
+constexpr double kMostRms = 1.1;
+// More than the roundings of f32 on the way back cost, relative to what is rounded.
+constexpr double kFloatError = 0x1p-20;
 
 }  // namespace
-
-PackedMatrix::PackedMatrix(const IntegerMatrix& matrix, size_t n, bool transposed)
-    : entry_bytes_(matrix.entry_bytes), pairs_((n + 1) / 2) {
-  if (entry_bytes_ == 1) {
-    Pack(matrix, n, transposed, int8_);
-  } else {
-    Pack(matrix, n, transposed, int16_);
-  }
-}
-
-void PackedMatrix::Project(const CodecKernels& kernels, const int16_t* x, size_t x_stride,
-                           size_t inputs, size_t rows, int32_t* y, size_t y_stride,
-                           size_t outputs) const {
-  ProjectionArgs args{};
-  args.matrix = entry_bytes_ == 1 ? static_cast<const void*>(int8_.data()) : int16_.data();
-  args.panel_pairs = pairs_;
-  args.panels = WholePanels(outputs) / kPanelOutputs;
-  args.pairs = (inputs + 1) / 2;
-  args.x = x;
-  args.x_stride = x_stride;
-  args.rows = rows;
-  args.y = y;
-  args.y_stride = y_stride;
-  (entry_bytes_ == 1 ? kernels.project_int8 : kernels.project_int16)(args);
-}
 
 std::vector<uint32_t> KeptDimensions(const BoundaryBasis& basis) {
   std::vector<uint32_t> kept(basis.d_model);
@@ -80,16 +43,25 @@ RowTransform::RowTransform(const BoundaryBasis& basis, CodecSetting setting, siz
       forward_(forward),
       backward_(backward),
       kernels_(kernels),
-      kept_(KeptDimensions(basis)) {
-  for (const uint32_t i : kept_) kept_mean_.push_back(basis.mean[i]);
+      kept_(KeptDimensions(basis)),
+      centered_(n_),
+      half_steps_(n_),
+      trellis_errors_(4 * n_),
+      trellis_choices_(n_) {
+  kept_mean_.reserve(n_);
+  for (const uint32_t i : kept_) {
+    kept_mean_.push_back(basis.mean[i]);
+    mean_norm_ = std::hypot(mean_norm_, double{basis.mean[i]});
+  }
   if (setting.id != CodecId::kKlt) return;
+  largest_multiplier_ = *std::max_element(basis.multiplier.begin(), basis.multiplier.end());
   for (const float scale : basis.forward_scale) {
-    coefficient_factor_.push_back(scale * (InverseStepSize(setting.step) / kFixedPoint));
+    coefficient_factor_.push_back(scale *
+                                  (2 * kTrellisUnit / kFixedPoint * InverseStepSize(setting.step)));
   }
 }
 
 bool RowTransform::ScaleRow(const float* row, std::optional<uint8_t>& scale) {
-  centered_.resize(n_);
   const float* kept = row;
   if (n_ != basis_.d_model) {
     for (size_t i = 0; i < n_; ++i) centered_[i] = row[kept_[i]];
@@ -104,70 +76,113 @@ void RowTransform::Quantize(ConstMatrixRef rows, QuantizedRows& result) {
   result.stride = padded_;
   result.q.assign(rows.rows * padded_, 0);
   result.scale.assign(rows.rows, std::nullopt);
+  result.most_error.assign(rows.rows, 0);
   const bool klt = setting_.id == CodecId::kKlt;
   if (klt) fixed_.assign(rows.rows * padded_, 0);
   for (size_t r = 0; r < rows.rows; ++r) {
     std::optional<uint8_t>& scale = result.scale[r];
     if (!ScaleRow(rows.row(r), scale)) continue;
-    const float factor =
-        InverseScaleOf(*scale) * (klt ? kFixedPoint : InverseStepSize(setting_.step));
-    int16_t* const to = (klt ? fixed_ : result.q).data() + r * padded_;
-    const bool fits = kernels_.round_floats(centered_.data(), n_, factor, to) <= kLargestBits;
-    if (!klt) std::fill(to + count_, to + padded_, int16_t{0});
-    if (fits) continue;
+    const float inverse = InverseScaleOf(*scale);
+    if (!klt) {
+      const float factor = inverse * (2 * kTrellisUnit * InverseStepSize(setting_.step));
+      const uint32_t largest =
+          kernels_.round_floats(centered_.data(), n_, factor, half_steps_.data());
+      RoundRow(largest <= kLargestInput, r, result);
+      continue;
+    }
+    int16_t* const fixed = fixed_.data() + r * padded_;
+    if (kernels_.round_to_int16(centered_.data(), n_, inverse * kFixedPoint, fixed) <=
+        kLargestFixed) {
+      continue;
+    }
     scale.reset();
-    std::fill_n(to, padded_, int16_t{0});
+    std::fill_n(fixed, padded_, int16_t{0});
   }
-  if (klt) ProjectForward(rows.rows, result);
+  if (!klt) return;
+  sums_.resize(rows.rows * padded_);
+  forward_->Project(kernels_, fixed_.data(), padded_, n_, rows.rows, sums_.data(), padded_, n_);
+  for (size_t r = 0; r < rows.rows; ++r) {
+    if (!result.scale[r]) continue;
+    const uint32_t largest = kernels_.round_sums(sums_.data() + r * padded_, n_,
+                                                 coefficient_factor_.data(), half_steps_.data());
+    RoundRow(largest <= kLargestInput && FitsMultipliers(), r, result);
+  }
 }
 
-void RowTransform::ProjectForward(size_t rows, QuantizedRows& result) {
-  sums_.resize(rows * padded_);
-  forward_->Project(kernels_, fixed_.data(), padded_, n_, rows, sums_.data(), padded_, count_);
-  for (size_t r = 0; r < rows; ++r) {
-    int16_t* const q = result.q.data() + r * padded_;
-    bool fits = kernels_.round_sums(sums_.data() + r * padded_, count_, coefficient_factor_.data(),
-                                    q) <= kLargestBits;
-    if (fits && basis_.backward.entry_bytes == 1) {
-      int32_t largest = 0;
-      for (size_t j = 0; j < count_; ++j) {
-        largest = std::max(largest, std::abs(q[j] * basis_.multiplier[j]));
-      }
-      fits = largest <= kMaxCoefficient;
-    }
-    if (fits) continue;
-    result.scale[r].reset();
-    std::fill_n(q, padded_, int16_t{0});
+// Whether what is multiplied with the backward matrix, one of the multiples nearest to half_steps_,
+// is an int16.
+bool RowTransform::FitsMultipliers() const {
+  if (largest_multiplier_ == 1) return true;
+  constexpr int32_t kFarthest = 2 * kTrellisUnit;
+  int32_t largest = 0;
+  for (size_t j = 0; j < count_; ++j) {
+    largest = std::max(largest, (std::abs(half_steps_[j]) + kFarthest) * basis_.multiplier[j]);
   }
+  return largest <= kMaxCoefficient * kTrellisUnit;
+}
+
+// half_steps_ to the row's q.
+void RowTransform::RoundRow(bool fits, size_t r, QuantizedRows& result) {
+  if (!fits) {
+    result.scale[r].reset();
+    return;
+  }
+  double square = kernels_.trellis(half_steps_.data(), count_, trellis_errors_.data(),
+                                   trellis_choices_.data(), result.q.data() + r * padded_);
+  for (size_t j = count_; j < n_; ++j) square += std::pow(half_steps_[j], 2);
+  result.most_error[r] = MostError(square, *result.scale[r]);
+}
+
+// The triangle's inequality for z - B·c' = (z - z') + (1 - B·F)·z' + B·(F·z' - c'), where z' is z
+// in fixed point, F·z' = c and c' is what the decoder takes for c; square: that of |c - c'| in
+// parts of half steps.
+double RowTransform::MostError(double square, uint8_t scale) const {
+  const double root = std::sqrt(static_cast<double>(n_));
+  const double part = 0.5 * StepSize(setting_.step) / kTrellisUnit;
+  double error = part * (std::sqrt(square) + 0.5 * root);
+  if (setting_.id == CodecId::kKlt) {
+    error = basis_.backward_norm * error + basis_.forward_residual * kMostRms * root +
+            0.5 / kFixedPoint * root;
+  }
+  error += kFloatError * (error + kMostRms * root);
+  error = ScaleOf(scale) * error + kFloatError * mean_norm_;
+  return error * error;
+}
+
+// Numbers to what the backward matrix, or kScalar's decoder, takes.
+bool RowTransform::Expand(const int16_t* q, int16_t* multiples) const {
+  const bool klt = setting_.id == CodecId::kKlt;
+  TrellisState state;
+  int32_t largest = 0;
+  for (size_t j = 0; j < count_; ++j) {
+    const int32_t product = state.Multiple(q[j]) * (klt ? basis_.multiplier[j] : 1);
+    state.Pass(q[j]);
+    largest = std::max(largest, std::abs(product));
+    multiples[j] = static_cast<int16_t>(product);
+  }
+  return largest <= kMaxCoefficient;
 }
 
 bool RowTransform::Reconstruct(const int16_t* q, size_t stride, const uint8_t* scales,
                                MatrixRef out) {
   const bool klt = setting_.id == CodecId::kKlt;
-  centered_.resize(n_);
+  fixed_.assign(out.rows * padded_, 0);
+  for (size_t r = 0; r < out.rows; ++r) {
+    if (!Expand(q + r * stride, fixed_.data() + r * padded_)) return false;
+  }
   if (klt) {
-    fixed_.assign(out.rows * padded_, 0);
-    for (size_t r = 0; r < out.rows; ++r) {
-      int32_t largest = 0;
-      for (size_t j = 0; j < count_; ++j) {
-        const int32_t product = q[r * stride + j] * basis_.multiplier[j];
-        largest = std::max(largest, std::abs(product));
-        fixed_[r * padded_ + j] = static_cast<int16_t>(product);
-      }
-      if (largest > kMaxCoefficient) return false;
-    }
     sums_.resize(out.rows * padded_);
     backward_->Project(kernels_, fixed_.data(), padded_, count_, out.rows, sums_.data(), padded_,
                        n_);
   }
   for (size_t r = 0; r < out.rows; ++r) {
-    const float unit = ScaleOf(scales[r]) * StepSize(setting_.step);
+    const float unit = ScaleOf(scales[r]) * (0.5F * StepSize(setting_.step));
     const float factor = klt ? unit * basis_.backward_scale : unit;
     float* const to = n_ == basis_.d_model ? out.row(r) : centered_.data();
     if (klt) {
       kernels_.restore_int32(sums_.data() + r * padded_, kept_mean_.data(), n_, factor, to);
     } else {
-      kernels_.restore_int16(q + r * stride, kept_mean_.data(), n_, factor, to);
+      kernels_.restore_int16(fixed_.data() + r * padded_, kept_mean_.data(), n_, factor, to);
     }
     if (n_ == basis_.d_model) continue;
     for (size_t i = 0; i < n_; ++i) out.row(r)[kept_[i]] = to[i];

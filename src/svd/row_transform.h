@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <vector>
 
@@ -13,27 +12,10 @@
 #include "svd/boundary_basis.h"
 #include "svd/codec.h"
 #include "svd/kernels/codec_kernels.h"
+#include "svd/packed_matrix.h"
 #include "tensor/matrix.h"
 
 namespace efedllm {
-
-// A matrix as the projection kernels want it.
-class PackedMatrix {
- public:
-  // Of matrix, [n][n]: its transpose's product if `transposed`, so that inputs are its columns.
-  PackedMatrix(const IntegerMatrix& matrix, size_t n, bool transposed);
-
-  // x: rows of x_stride, of which the first `inputs` count (an odd number counts the next as well);
-  // y: rows of y_stride, at least the first `outputs` of them, filled up to whole panels.
-  void Project(const CodecKernels& kernels, const int16_t* x, size_t x_stride, size_t inputs,
-               size_t rows, int32_t* y, size_t y_stride, size_t outputs) const;
-
- private:
-  uint32_t entry_bytes_;
-  size_t pairs_;
-  std::vector<int8_t> int8_;
-  std::vector<int16_t> int16_;
-};
 
 // The dimensions that are not massive, in order.
 std::vector<uint32_t> KeptDimensions(const BoundaryBasis& basis);
@@ -44,6 +26,8 @@ struct QuantizedRows {
   std::vector<int16_t> q;  // [rows][stride], 0 from the coder's count on
   // nullopt: the row's numbers are beyond what can be coded; its q are 0.
   std::vector<std::optional<uint8_t>> scale;
+  // Of each row with a scale: at least its squared error in all but the massive dimensions.
+  std::vector<double> most_error;
 };
 
 class RowTransform {
@@ -60,7 +44,10 @@ class RowTransform {
 
  private:
   bool ScaleRow(const float* row, std::optional<uint8_t>& scale);
-  void ProjectForward(size_t rows, QuantizedRows& result);
+  void RoundRow(bool fits, size_t r, QuantizedRows& result);
+  bool FitsMultipliers() const;
+  double MostError(double square, uint8_t scale) const;
+  bool Expand(const int16_t* q, int16_t* multiples) const;
 
   const BoundaryBasis& basis_;
   const CodecSetting setting_;
@@ -70,11 +57,15 @@ class RowTransform {
   const CodecKernels& kernels_;
   std::vector<uint32_t> kept_;
   std::vector<float> kept_mean_;
-  std::vector<float> coefficient_factor_;  // of kKlt: from a sum to steps
+  double mean_norm_ = 0;
+  int32_t largest_multiplier_ = 1;
+  std::vector<float> coefficient_factor_;  // of kKlt: from a sum to parts of half steps
 
   std::vector<float> centered_;
   std::vector<int16_t> fixed_;
   std::vector<int32_t> sums_;
+  std::vector<int32_t> half_steps_, trellis_errors_;  // of a row
+  std::vector<uint8_t> trellis_choices_;
 };
 
 }  // namespace efedllm

@@ -43,9 +43,11 @@ TEST(BoundaryCalibration, GivesBasesThatCodeForALittleHarm) {
   EXPECT_GT(calibration->divergence_tokens, 100u);
   for (const auto& basis : calibration->bases) {
     EXPECT_EQ(basis->d_model, 256u);
-    EXPECT_GT(basis->klt.kl_per_step2, 1e-3);
-    EXPECT_LT(basis->klt.kl_per_step2, 10);
-    EXPECT_GT(basis->scalar.kl_per_step2, 1e-3);
+    for (const CoefficientModel* model : {&basis->klt, &basis->scalar}) {
+      EXPECT_GT(model->kl[0], 1e-5);
+      EXPECT_GT(model->kl[1], 4 * model->kl[0]);
+      EXPECT_LT(model->kl[1], 1);
+    }
     EXPECT_TRUE(ParseBoundaryBasis([](const std::string& bytes) {
                   return std::vector<uint8_t>(bytes.begin(), bytes.end());
                 }(basis->Serialize()))

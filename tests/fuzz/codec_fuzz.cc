@@ -35,7 +35,17 @@ bool AllFinite(const Matrix& matrix) {
 void DecodeHostile(ActivationCodec& codec, CodecSetting setting, size_t rows,
                    absl::Span<const uint8_t> bytes) {
   Matrix out(rows, kDimensions);
-  if (codec.Decode(setting, bytes, out.ref()).ok()) CHECK(AllFinite(out));
+  EncodedRows alone;
+  if (!codec.Decode(setting, bytes, out.ref(), &alone).ok()) return;
+  CHECK(AllFinite(out));
+  CHECK(alone.sizes.size() == rows);
+  // Each row by itself says the same.
+  size_t at = 0;
+  for (size_t r = 0; r < rows; at += alone.sizes[r++]) {
+    Matrix row(1, kDimensions);
+    CHECK(codec.Decode(setting, Bytes(alone.bytes.substr(at, alone.sizes[r])), row.ref()).ok());
+    CHECK(std::memcmp(row.row(0), out.row(r), kDimensions * sizeof(float)) == 0);
+  }
 }
 
 // The input as activations.

@@ -18,7 +18,7 @@ BoundaryBasis SomeBasis() {
   Matrix rows = source.Rows(500);
   for (size_t r = 0; r < 500; ++r) rows.row(r)[7] *= 30;
   BoundaryBasis basis = *BasisOf(std::move(rows));
-  basis.klt.kl_per_step2 = 0.25f;
+  basis.klt.kl = {0.25f, 2.5f};
   return basis;
 }
 
@@ -31,7 +31,7 @@ TEST(BoundaryBasis, SurvivesItsBytes) {
   EXPECT_EQ(parsed->Serialize(), bytes);
   EXPECT_EQ(parsed->id(), basis.id());
   EXPECT_EQ(parsed->massive, std::vector<uint32_t>{7});
-  EXPECT_EQ(parsed->klt.kl_per_step2, 0.25f);
+  EXPECT_EQ(parsed->klt.kl, basis.klt.kl);
 }
 
 TEST(BoundaryBasis, SurvivesItsBytesWithSmallIntegers) {
@@ -39,7 +39,7 @@ TEST(BoundaryBasis, SurvivesItsBytesWithSmallIntegers) {
   const auto n = static_cast<Eigen::Index>(basis.coefficients());
   basis.multiplier.clear();
   basis.forward_scale.clear();
-  RoundTransform(Eigen::MatrixXd::Identity(n, n) * 0.3, 1, basis);
+  RoundTransform(Eigen::MatrixXd::Identity(n, n) * 0.3, 0.3, 1, basis);
   const std::string bytes = basis.Serialize();
   const absl::StatusOr<BoundaryBasis> parsed = ParseBoundaryBasis(Bytes(bytes));
   ASSERT_TRUE(parsed.ok()) << parsed.status();
@@ -64,19 +64,23 @@ TEST(BoundaryBasis, NumbersOutOfRangeAreRefused) {
   EXPECT_FALSE(refused([](BoundaryBasis&) {}));
   EXPECT_TRUE(refused([&](BoundaryBasis& b) { b.mean[3] = nan; }));
   EXPECT_TRUE(refused([&](BoundaryBasis& b) { b.largest_scale = nan; }));
-  EXPECT_TRUE(refused([&](BoundaryBasis& b) { b.klt.kl_per_step2 = nan; }));
+  EXPECT_TRUE(refused([&](BoundaryBasis& b) { b.klt.kl[1] = nan; }));
+  EXPECT_TRUE(refused([&](BoundaryBasis& b) { b.klt.kl[0] = -1; }));
   EXPECT_TRUE(refused([&](BoundaryBasis& b) { b.klt.noise_gain = 0; }));
   EXPECT_TRUE(refused([&](BoundaryBasis& b) { b.forward_scale[0] = INFINITY; }));
   EXPECT_TRUE(refused([](BoundaryBasis& b) { b.backward_scale = 0.3f; }));
   EXPECT_TRUE(refused([](BoundaryBasis& b) { b.backward_scale = 2; }));
+  EXPECT_TRUE(refused([](BoundaryBasis& b) { b.backward_norm = 0; }));
+  EXPECT_TRUE(refused([&](BoundaryBasis& b) { b.forward_residual = nan; }));
+  EXPECT_TRUE(refused([](BoundaryBasis& b) { b.forward_residual = -1; }));
   EXPECT_TRUE(refused([](BoundaryBasis& b) { b.multiplier[2] = 0; }));
   EXPECT_TRUE(refused([](BoundaryBasis& b) { b.multiplier[2] = kMaxMultiplier + 1; }));
   EXPECT_TRUE(refused([](BoundaryBasis& b) { b.massive[0] = 20; }));
   EXPECT_TRUE(refused([](BoundaryBasis& b) { b.d_model = 21; }));
   EXPECT_TRUE(refused([](BoundaryBasis& b) { b.d_model = 0xffffffff; }));
   EXPECT_TRUE(refused([](BoundaryBasis& b) { b.forward.entry_bytes = 3; }));
-  EXPECT_TRUE(refused([](BoundaryBasis& b) { b.scalar.tables[4].frequency[0] += 1; }));
-  EXPECT_TRUE(refused([](BoundaryBasis& b) { b.klt.tables[30].mean = 0; }));
+  EXPECT_TRUE(refused([](BoundaryBasis& b) { b.scalar.tables[0][4].frequency[0] += 1; }));
+  EXPECT_TRUE(refused([](BoundaryBasis& b) { b.klt.tables[1][30].mean = 0; }));
   EXPECT_TRUE(refused([](BoundaryBasis& b) { b.scale_frequency[0] = 0; }));
   EXPECT_TRUE(refused([](BoundaryBasis& b) { b.scale_frequency[0] = 8192; }));
   EXPECT_TRUE(refused([](BoundaryBasis& b) { b.first_scale = 255; }));

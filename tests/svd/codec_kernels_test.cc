@@ -92,14 +92,17 @@ TEST(CodecKernels, RowLoopsGiveTheScalarBits) {
         EXPECT_EQ(table->squared_error(x.data(), y.data(), n),
                   scalar.squared_error(x.data(), y.data(), n));
         std::vector<int16_t> p(n), q(n);
-        EXPECT_EQ(table->round_floats(x.data(), n, 2.5f, p.data()),
-                  scalar.round_floats(x.data(), n, 2.5f, q.data()));
+        EXPECT_EQ(table->round_to_int16(x.data(), n, 2.5f, p.data()),
+                  scalar.round_to_int16(x.data(), n, 2.5f, q.data()));
         EXPECT_EQ(p, q);
-        std::vector<int32_t> sums(n);
+        std::vector<int32_t> sums(n), u(n), v(n);
         for (int32_t& sum : sums) sum = static_cast<int32_t>(random.Next() >> random.Below(40));
-        EXPECT_EQ(table->round_sums(sums.data(), n, y.data(), p.data()),
-                  scalar.round_sums(sums.data(), n, y.data(), q.data()));
-        EXPECT_EQ(p, q);
+        EXPECT_EQ(table->round_floats(x.data(), n, 2.5f, u.data()),
+                  scalar.round_floats(x.data(), n, 2.5f, v.data()));
+        EXPECT_EQ(u, v);
+        EXPECT_EQ(table->round_sums(sums.data(), n, y.data(), u.data()),
+                  scalar.round_sums(sums.data(), n, y.data(), v.data()));
+        EXPECT_EQ(u, v);
         table->restore_int32(sums.data(), y.data(), n, 0.3f, a.data());
         scalar.restore_int32(sums.data(), y.data(), n, 0.3f, b.data());
         EXPECT_TRUE(SameBytes(a, b));
@@ -152,13 +155,13 @@ void ExpectSameEverywhere(const BoundaryBasis& basis, ConstMatrixRef rows, Codec
   const PackedMatrix backward(basis.backward, basis.coefficients(), false);
   EntropyCodec scalar(basis, setting, &forward, &backward, ScalarCodecKernels());
   std::string expected;
-  scalar.Encode(rows, expected);
+  scalar.Encode(rows, ErrorMeasure::kBound, expected);
   Matrix out(rows.rows, rows.cols);
   ASSERT_TRUE(scalar.Decode(Bytes(expected), out.ref()).ok());
   for (const CodecKernels* table : Tables()) {
     EntropyCodec codec(basis, setting, &forward, &backward, *table);
     std::string bytes;
-    codec.Encode(rows, bytes);
+    codec.Encode(rows, ErrorMeasure::kBound, bytes);
     EXPECT_EQ(bytes, expected) << table->name << " " << CodecLabel(setting);
     Matrix decoded(rows.rows, rows.cols);
     ASSERT_TRUE(codec.Decode(Bytes(bytes), decoded.ref()).ok());
@@ -193,14 +196,15 @@ TEST(CodecKernels, SmallIntegersServeTheCoarserSteps) {
   basis.forward_scale.clear();
   basis.multiplier.clear();
   const BoundaryBasis fine = *BasisOf(rows);
-  RoundTransform(backward, 1, basis);
+  RoundTransform(backward, 1, 1, basis);
   for (const uint8_t step : {24, 48, 64}) {
     ExpectSameEverywhere(basis, rows.ref(), {CodecId::kKlt, step});
     double error[2];
     for (const bool small : {false, true}) {
       ActivationCodec codec(72, std::make_shared<const BoundaryBasis>(small ? basis : fine));
       std::string bytes;
-      const EncodingReport report = codec.Encode({CodecId::kKlt, step}, rows.ref(), bytes);
+      const EncodingReport report =
+          codec.Encode({CodecId::kKlt, step}, rows.ref(), bytes, nullptr, ErrorMeasure::kExact);
       EXPECT_EQ(report.plain_rows, 0u);
       error[small ? 1 : 0] = report.squared_error;
     }

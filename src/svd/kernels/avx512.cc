@@ -3,6 +3,7 @@
 
 #include "svd/kernels/codec_kernels.h"
 #include "svd/kernels/row_loops.h"
+#include "svd/kernels/trellis_loops.h"
 
 namespace efedllm {
 namespace {
@@ -29,8 +30,9 @@ void ProjectRows(const ProjectionArgs& args, const Entry* weights, size_t row, i
     const Entry* from = weights + pair * kPanelOutputs * 2;
     if (kRows == 1) {
       const char* ahead = reinterpret_cast<const char*>(from) + kPrefetchBytes;
-      _mm_prefetch(ahead, _MM_HINT_T0);
-      _mm_prefetch(ahead + 64, _MM_HINT_T0);
+      for (size_t line = 0; line < kPanelOutputs * 2 * sizeof(Entry); line += 64) {
+        _mm_prefetch(ahead + line, _MM_HINT_T0);
+      }
     }
     __m512i w[kVectors];
     for (size_t v = 0; v < kVectors; ++v) w[v] = Load(from + v * 32);
@@ -67,10 +69,28 @@ void Project(const ProjectionArgs& args) {
   }
 }
 
+uint32_t Trellis(const int32_t* x, size_t n, int32_t* errors, uint8_t* choices, int16_t* q) {
+  TrellisErrors(x, n, errors);
+  __m128i cost = _mm_setr_epi32(0, kUnreached, kUnreached, kUnreached);
+  for (size_t j = 0; j < n; ++j) {
+    const __m128i error = _mm_loadu_si128(reinterpret_cast<const __m128i*>(errors + 4 * j));
+    const __m128i even = _mm_add_epi32(_mm_shuffle_epi32(cost, _MM_SHUFFLE(2, 0, 2, 0)), error);
+    const __m128i odd = _mm_add_epi32(_mm_shuffle_epi32(cost, _MM_SHUFFLE(3, 1, 3, 1)),
+                                      _mm_shuffle_epi32(error, _MM_SHUFFLE(1, 0, 3, 2)));
+    cost = _mm_min_epi32(even, odd);
+    choices[j] =
+        static_cast<uint8_t>(_mm_movemask_ps(_mm_castsi128_ps(_mm_cmplt_epi32(odd, even))));
+  }
+  alignas(16) int32_t costs[4];
+  _mm_store_si128(reinterpret_cast<__m128i*>(costs), cost);
+  return TrellisTrace(x, n, costs, choices, q);
+}
+
 }  // namespace
 
 extern const CodecKernels kAvx512CodecTable = {
-    "avx512",     Project<int8_t>, Project<int16_t>, Center, RootMeanSquare, RoundFloats, RoundSums,
-    RestoreInt16, RestoreInt32,    SquaredError,     ToF16,  FromF16,        ToInt8,      FromInt8};
+    "avx512",    Project<int8_t>, Project<int16_t>, Center,       RootMeanSquare, RoundToInt16,
+    RoundFloats, RoundSums,       Trellis,          RestoreInt16, RestoreInt32,   SquaredError,
+    ToF16,       FromF16,         ToInt8,           FromInt8};
 
 }  // namespace efedllm

@@ -12,6 +12,10 @@ namespace efedllm {
 // [o / 64][k / 2][o % 64][k % 2]; sizes are filled up with zeros.
 inline constexpr size_t kPanelOutputs = 64;
 
+// Half steps are counted in so many parts.
+inline constexpr int32_t kTrellisUnit = 128;
+inline constexpr int32_t kMaxTrellisInput = 32760 * kTrellisUnit;
+
 // y[r · y_stride + o] = Σ_k x[r · x_stride + k] · weight[k][o], for the first `panels` panels and
 // the first 2·pairs inputs.
 struct ProjectionArgs {
@@ -36,10 +40,15 @@ struct CodecKernels {
   void (*center)(const float* x, const float* mean, size_t n, float* y);
   // sqrt of the mean of the squares.
   float (*root_mean_square)(const float* x, size_t n);
-  // to = the integer nearest to from · factor, ties to even, within ±32767. The result: the bits of
-  // the largest |from · factor|.
-  uint32_t (*round_floats)(const float* from, size_t n, float factor, int16_t* to);
-  uint32_t (*round_sums)(const int32_t* from, size_t n, const float* factors, int16_t* to);
+  // to = the integer nearest to from · factor, ties to even, within ±32767, or ±kMaxTrellisInput
+  // for an int32. The result: the bits of the largest |from · factor|.
+  uint32_t (*round_to_int16)(const float* from, size_t n, float factor, int16_t* to);
+  uint32_t (*round_floats)(const float* from, size_t n, float factor, int32_t* to);
+  uint32_t (*round_sums)(const int32_t* from, size_t n, const float* factors, int32_t* to);
+  // The best path through the trellis of svd/trellis.h. q: what it makes of x, [n], which is within
+  // ±kMaxTrellisInput; the result: Σ (kTrellisUnit · multiple - x)². errors, choices: scratch,
+  // [4·n] and [n]. n is at most 2^16.
+  uint32_t (*trellis)(const int32_t* x, size_t n, int32_t* errors, uint8_t* choices, int16_t* q);
   // y = numbers · factor + mean.
   void (*restore_int16)(const int16_t* numbers, const float* mean, size_t n, float factor,
                         float* y);

@@ -41,23 +41,35 @@ float RootMeanSquare(const float* x, size_t n) {
   return __builtin_sqrtf(sum / static_cast<float>(n));
 }
 
-inline int16_t Nearest(float value, uint32_t& largest) {
+// value < 2^22
+inline int32_t Nearest(float value, float limit, uint32_t& largest) {
   const uint32_t magnitude = BitsOf(value) & 0x7fffffffu;
   largest = magnitude > largest ? magnitude : largest;
-  float limited = value < -kInt16Limit ? -kInt16Limit : value;
-  limited = limited > kInt16Limit ? kInt16Limit : limited;
-  return static_cast<int16_t>(BitsOf(limited + kRoundToInt));
+  float limited = value < -limit ? -limit : value;
+  limited = limited > limit ? limit : limited;
+  return static_cast<int32_t>(BitsOf(limited + kRoundToInt)) -
+         static_cast<int32_t>(BitsOf(kRoundToInt));
 }
 
-uint32_t RoundFloats(const float* from, size_t n, float factor, int16_t* to) {
+uint32_t RoundToInt16(const float* from, size_t n, float factor, int16_t* to) {
   uint32_t largest = 0;
-  for (size_t i = 0; i < n; ++i) to[i] = Nearest(from[i] * factor, largest);
+  for (size_t i = 0; i < n; ++i) {
+    to[i] = static_cast<int16_t>(Nearest(from[i] * factor, kInt16Limit, largest));
+  }
   return largest;
 }
 
-uint32_t RoundSums(const int32_t* from, size_t n, const float* factors, int16_t* to) {
+uint32_t RoundFloats(const float* from, size_t n, float factor, int32_t* to) {
   uint32_t largest = 0;
-  for (size_t i = 0; i < n; ++i) to[i] = Nearest(static_cast<float>(from[i]) * factors[i], largest);
+  for (size_t i = 0; i < n; ++i) to[i] = Nearest(from[i] * factor, kMaxTrellisInput, largest);
+  return largest;
+}
+
+uint32_t RoundSums(const int32_t* from, size_t n, const float* factors, int32_t* to) {
+  uint32_t largest = 0;
+  for (size_t i = 0; i < n; ++i) {
+    to[i] = Nearest(static_cast<float>(from[i]) * factors[i], kMaxTrellisInput, largest);
+  }
   return largest;
 }
 
