@@ -19,7 +19,8 @@ struct StageTiming {
   uint32_t queue_micros = 0;  // all waiting inside the node
   uint32_t compute_micros = 0;
   uint32_t encode_micros = 0;
-  // How the activations that it received were coded (CodecSetting::number), and what they took.
+  // How the activations that it received were coded (CodecSetting::number): not in frames, for the
+  // coordinator knows that too; and what they took.
   uint32_t received_codec = 0;
   uint32_t received_bytes = 0;
 
