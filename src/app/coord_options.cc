@@ -70,6 +70,16 @@ absl::Status CheckNumbers(const CoordFlags& flags) {
   return InRange("--queue", flags.queue, 1, 1'000'000);
 }
 
+absl::StatusOr<IncentiveRules> CheckIncentiveRules(const CoordFlags& flags) {
+  if (flags.no_receipts && !flags.incentive_rules.empty()) {
+    return absl::InvalidArgumentError(
+        "--incentive-rules: there is nothing to pay for with --no-receipts");
+  }
+  absl::StatusOr<IncentiveRules> rules = ReadIncentiveRules(flags.incentive_rules);
+  RETURN_IF_ERROR(Named("--incentive-rules", rules.status()));
+  return *rules;
+}
+
 }  // namespace
 
 void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
@@ -119,6 +129,12 @@ void AddCoordFlags(CLI::App& app, CoordFlags& flags) {
          "Workers that get no layers but have the weights at hand, to take the place of one "
          "that is lost or leaves; fewer where the model needs them")
       ->capture_default_str();
+  app.add_flag("--no-receipts", flags.no_receipts,
+               "Workers sign no receipts, and there are no audits and no ledger: for a cluster "
+               "where all nodes are your own and nobody is paid");
+  app.add_option("--incentive-rules", flags.incentive_rules,
+                 "TOML file with prices, audit rates and thresholds (config/incentive.toml); "
+                 "default: as that file shows them");
   app.add_option("--context", flags.context,
                  "Tokens that a sequence may have; 0: the model's, at most 8192")
       ->capture_default_str();
@@ -156,6 +172,8 @@ absl::StatusOr<CoordOptions> CheckCoordFlags(const CoordFlags& flags, const Coor
   coordinator.scheduler.max_queue = static_cast<size_t>(flags.queue);
   coordinator.rules.min_workers = static_cast<size_t>(flags.min_workers);
   coordinator.standby = static_cast<size_t>(flags.standby);
+  coordinator.receipts = !flags.no_receipts;
+  ASSIGN_OR_RETURN(coordinator.incentive_rules, CheckIncentiveRules(flags));
   coordinator.state_dir = flags.state_dir;
   if (flags.state_dir.empty()) {
     ASSIGN_OR_RETURN(coordinator.state_dir, DefaultStateDir(machine.user, kCoordinatorState));

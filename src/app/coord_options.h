@@ -21,6 +21,8 @@ struct CoordFlags {
   std::string state_dir;
   int64_t min_workers = 0;
   int64_t standby = 0;
+  bool no_receipts = false;
+  std::string incentive_rules;
   std::string codec = "lossless";
   std::string memory = "0";
   int64_t threads = 0;

@@ -17,6 +17,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "app/coord_options.h"
+#include "app/ctl_trust.h"
 #include "app/daemon.h"
 #include "common/file.h"
 #include "common/ids.h"
@@ -34,6 +35,7 @@ struct AdminFlags {
   bool json = false;
   std::string ttl = "24h";
   uint64_t uses = 0;
+  std::string owner;
   std::string id;
   std::string request;
   std::string output;
@@ -50,9 +52,11 @@ void SetDeadline(grpc::ClientContext& context) {
 }
 
 nlohmann::json NodeJson(const v1::NodeStatus& node) {
-  return {{"node", NodeName(NodeId{node.node()})},
+  return {{"trust", node.has_trust() ? TrustJson(node.trust()) : nlohmann::json()},
+          {"node", NodeName(NodeId{node.node()})},
           {"name", node.name()},
           {"address", node.address()},
+          {"owner", node.owner()},
           {"state", node.state()},
           {"why", node.why()},
           {"first_layer", node.first_layer()},
@@ -102,6 +106,8 @@ nlohmann::json StatusJson(const v1::StatusReply& status) {
           {"kv_tokens_cached", status.kv_tokens_cached()},
           {"uptime_seconds", status.uptime_seconds()},
           {"failovers", FailoversJson(status.failovers())},
+          {"audits", status.has_audits() ? AuditsJson(status.audits()) : nlohmann::json()},
+          {"ledger", status.has_ledger() ? LedgerJson(status.ledger()) : nlohmann::json()},
           {"nodes", nodes}};
 }
 
@@ -139,6 +145,7 @@ void PrintStatus(const v1::StatusReply& status) {
                  failovers.replayed_by_stages_tokens() + failovers.replayed_from_tokens());
   }
   if (status.nodes().empty()) {
+    PrintIncentive(status);
     absl::PrintF("\nno workers\n");
     return;
   }
@@ -151,6 +158,8 @@ void PrintStatus(const v1::StatusReply& status) {
     const std::string id = NodeName(NodeId{node.node()});
     absl::PrintF("\n%s: %s\n", node.name().empty() ? id : node.name(), node.why());
   }
+  absl::PrintF("\n");
+  PrintIncentive(status);
 }
 
 absl::Status RunStatus(const AdminFlags& flags) {
@@ -173,7 +182,8 @@ nlohmann::json TokenJson(const v1::Token& token) {
                          {"expires_unix", token.expires_unix()},
                          {"uses", token.uses()},
                          {"used", token.used()},
-                         {"state", token.state()}};
+                         {"state", token.state()},
+                         {"owner", token.owner()}};
   if (!token.token().empty()) json["token"] = token.token();
   return json;
 }
@@ -185,8 +195,8 @@ void PrintToken(const v1::Token& token) {
           : absl::FormatTime("%Y-%m-%d %H:%M", absl::FromUnixSeconds(token.expires_unix()),
                              absl::LocalTimeZone());
   const std::string uses = token.uses() == 0 ? "any" : absl::StrCat(token.uses());
-  absl::PrintF("%-8s  %-8s  %-16s  %6d of %s\n", token.id(), token.state(), expires, token.used(),
-               uses);
+  absl::PrintF("%-8s  %-8s  %-16s  %6d of %-10s  %s\n", token.id(), token.state(), expires,
+               token.used(), uses, token.owner().empty() ? "-" : token.owner());
 }
 
 absl::Status RunTokenCreate(const AdminFlags& flags) {
@@ -202,6 +212,7 @@ absl::Status RunTokenCreate(const AdminFlags& flags) {
   request.set_ttl_seconds(
       static_cast<uint64_t>(absl::ToInt64Seconds(absl::Ceil(ttl, absl::Seconds(1)))));
   request.set_uses(flags.uses);
+  request.set_owner(flags.owner);
   v1::Token token;
   RETURN_IF_ERROR(FromGrpc(stub->CreateToken(&context, request, &token)));
   std::printf("%s\n", flags.json ? TokenJson(token).dump(2).c_str() : token.token().c_str());
@@ -220,7 +231,7 @@ absl::Status RunTokenList(const AdminFlags& flags) {
     std::printf("%s\n", tokens.dump(2).c_str());
     return absl::OkStatus();
   }
-  absl::PrintF("%-8s  %-8s  %-16s  %s\n", "ID", "STATE", "EXPIRES", "  USED");
+  absl::PrintF("%-8s  %-8s  %-16s  %-20s  %s\n", "ID", "STATE", "EXPIRES", "  USED", "OWNER");
   for (const v1::Token& token : reply.tokens()) PrintToken(token);
   return absl::OkStatus();
 }
@@ -318,6 +329,8 @@ void AddTokenCommand(CLI::App& root, int& exit_code) {
   create
       ->add_option("--ttl", create_flags->ttl, "How long it admits workers: 24h, 90m; 0: for ever")
       ->capture_default_str();
+  create->add_option("--owner", create_flags->owner,
+                     "Whom the workers work for that join with it; none: they say so themselves");
   create->add_option("--uses", create_flags->uses, "How many workers it admits; 0: any number")
       ->capture_default_str();
   AddJsonFlag(*create, *create_flags);

@@ -4,11 +4,14 @@
 #include <exception>
 
 #include "app/ctl_admin.h"
+#include "app/ctl_audit.h"
 #include "app/ctl_bench.h"
 #include "app/ctl_codec.h"
 #include "app/ctl_drain.h"
 #include "app/ctl_eval.h"
 #include "app/ctl_fault_simulation.h"
+#include "app/ctl_incentive.h"
+#include "app/ctl_ledger.h"
 #include "app/ctl_model.h"
 #include "app/ctl_plan.h"
 #include "app/ctl_tokenize.h"
@@ -33,9 +36,13 @@ int Main(int argc, char** argv) {
   efedllm::AddStatusCommand(app, exit_code);
   efedllm::AddTokenCommand(app, exit_code);
   efedllm::AddDrainCommands(app, exit_code);
+  efedllm::AddPardonCommand(app, exit_code);
+  efedllm::AddAuditCommand(app, exit_code);
   efedllm::AddBenchCommand(app, exit_code);
   efedllm::AddCodecCommand(app, exit_code);
   efedllm::AddEvalCommand(app, exit_code);
+  efedllm::AddIncentiveCommand(app, exit_code);
+  efedllm::AddLedgerCommand(app, exit_code);
   efedllm::AddModelCommand(app, exit_code);
   efedllm::AddPlanCommand(app, exit_code);
   efedllm::AddSimulateCommand(app, exit_code);

@@ -57,6 +57,17 @@ absl::Status CheckAdvertise(const std::string& advertise) {
       absl::StrCat("--advertise: \"", Printable(advertise), "\" is neither HOST nor HOST:PORT"));
 }
 
+absl::StatusOr<uint64_t> BytesOf(absl::string_view flag, const std::string& value) {
+  const absl::StatusOr<uint64_t> bytes = ParseBytes(value);
+  RETURN_IF_ERROR(Named(flag, bytes.status()));
+  if (*bytes > kMostMemoryBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(flag, " is ", FormatBytes(*bytes),
+                                                   "; a node can use ",
+                                                   FormatBytes(kMostMemoryBytes), " at most"));
+  }
+  return bytes;
+}
+
 absl::StatusOr<std::string> NodeNameForPeople(const std::string& flag,
                                               const WorkerMachine& machine) {
   constexpr size_t kMaxBytes = 64;
@@ -81,10 +92,20 @@ void AddWorkerFlags(CLI::App& app, WorkerFlags& flags) {
                  "The node's key, certificate and weights; default: /var/lib/efedllm/worker as "
                  "root, else ~/.local/state/efedllm/worker");
   app.add_option("--name", flags.name, "What people call this node; default: the host's name");
+  app.add_option("--owner", flags.owner,
+                 "Whom this node works for, where its join token does not say");
   app.add_option("--threads", flags.threads, "Threads that compute; 0: one per CPU")
       ->capture_default_str();
   app.add_option("--memory", flags.memory,
-                 "Memory for weights and KV, such as 8GiB; 0: 80 % of what is available")
+                 "Memory for weights, KV and what is kept for audits, such as 8GiB; 0: 80 % of "
+                 "what is available")
+      ->capture_default_str();
+  app.add_option("--audit-memory", flags.audit_memory,
+                 "Of that, for activations that the coordinator may ask for in audits; at most an "
+                 "eighth")
+      ->capture_default_str();
+  app.add_option("--audit-disk", flags.audit_disk,
+                 "In the state folder, for older ones; the oldest go. 0: none")
       ->capture_default_str();
   app.add_option("--listen", flags.listen,
                  "Where other nodes send activations: HOST:PORT, port 0 for any free one; "
@@ -130,15 +151,14 @@ absl::StatusOr<CheckedWorkerOptions> CheckWorkerFlags(const WorkerFlags& flags,
     return absl::InvalidArgumentError("--threads must be 0 to 1024");
   }
   worker.threads = flags.threads != 0 ? static_cast<int>(flags.threads) : machine.available_cpus;
-  const absl::StatusOr<uint64_t> memory = ParseBytes(flags.memory);
-  RETURN_IF_ERROR(Named("--memory", memory.status()));
-  if (*memory > kMostMemoryBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("--memory is ", FormatBytes(*memory),
-                                                   "; a node can use ",
-                                                   FormatBytes(kMostMemoryBytes), " at most"));
-  }
-  worker.memory_bytes = *memory;
+  ASSIGN_OR_RETURN(worker.memory_bytes, BytesOf("--memory", flags.memory));
+  ASSIGN_OR_RETURN(worker.kept_rows_memory_bytes, BytesOf("--audit-memory", flags.audit_memory));
+  ASSIGN_OR_RETURN(worker.kept_rows_disk_bytes, BytesOf("--audit-disk", flags.audit_disk));
   ASSIGN_OR_RETURN(worker.name, NodeNameForPeople(flags.name, machine));
+  if (flags.owner.size() > 64 || flags.owner != Printable(flags.owner)) {
+    return absl::InvalidArgumentError("--owner: printable UTF-8 of at most 64 bytes, please");
+  }
+  worker.owner = flags.owner;
   worker.state_dir = flags.state_dir;
   if (flags.state_dir.empty()) {
     ASSIGN_OR_RETURN(worker.state_dir, DefaultStateDir(machine.user, "worker"));

@@ -18,10 +18,13 @@ struct WorkerFlags {
   std::string token;
   std::string state_dir;
   std::string name;
+  std::string owner;
   std::string listen;
   std::string advertise;
   int64_t threads = 0;
   std::string memory = "0";
+  std::string audit_memory = "24MiB";
+  std::string audit_disk = "1GiB";
   std::string kernels = "auto";
   std::string retry_for = "24h";
   bool insecure = false;

@@ -15,11 +15,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
+#include "common/status_macros.h"
 #include "coordinator/chrome_trace.h"
 #include "coordinator/cluster_metrics.h"
 #include "coordinator/failover_figures.h"
 #include "coordinator/node_status.h"
 #include "coordinator/plan_explanation.h"
+#include "net/credentials.h"
 #include "wire/status_wire.h"
 
 namespace efedllm {
@@ -35,6 +37,7 @@ void FillToken(const JoinTokenInfo& info, absl::Time now, v1::Token& token) {
   token.set_uses(info.uses);
   token.set_used(info.used);
   token.set_state(std::string(JoinTokenStateName(info.StateAt(now))));
+  token.set_owner(info.owner);
 }
 
 template <class Reply>
@@ -93,6 +96,7 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* c
   reply->set_kv_tokens_total(stats.kv_tokens_total);
   reply->set_kv_tokens_cached(stats.kv_tokens_cached);
   FillFailovers(FailoversIn(registry_.Collect()), *reply->mutable_failovers());
+  FillIncentive(incentive_, *reply);
   reply->set_uptime_seconds(absl::ToDoubleSeconds(clock_.Now() - started_));
   return Finish(context, absl::OkStatus());
 }
@@ -115,7 +119,7 @@ grpc::ServerUnaryReactor* AdminService::CreateToken(grpc::CallbackServerContext*
   constexpr uint64_t kMostSeconds = std::numeric_limits<int32_t>::max();
   const uint64_t ttl = std::min(request->ttl_seconds(), kMostSeconds);
   const absl::StatusOr<JoinTokens::Created> created =
-      tokens_.Create(absl::Seconds(static_cast<int64_t>(ttl)), request->uses());
+      tokens_.Create(absl::Seconds(static_cast<int64_t>(ttl)), request->uses(), request->owner());
   if (created.ok()) {
     FillToken(created->info, clock_.WallNow(), *reply);
     reply->set_token(created->text);
@@ -176,6 +180,48 @@ grpc::ServerUnaryReactor* AdminService::UndrainNode(grpc::CallbackServerContext*
   const absl::StatusOr<NodeDrains::Change> change = drains_.Undrain(request->node());
   if (change.ok()) FillChange(*change, *reply);
   return Finish(context, change.status());
+}
+
+// What it did not show is audited again before it may come back.
+absl::Status AdminService::AppealOf(NodeId node, v1::PardonNodeReply& reply) {
+  for (const NodeStanding& standing : incentive_.book->Standings()) {
+    if (standing.node == node) RETURN_IF_ERROR(MayBePardoned(standing.trust));
+  }
+  if (incentive_.audits == nullptr) return absl::OkStatus();
+  const AuditAppeal appeal = incentive_.audits->Reaudit(node);
+  reply.set_audited_again(static_cast<uint32_t>(appeal.chunks));
+  reply.set_waiting(static_cast<uint32_t>(appeal.waiting));
+  if (appeal.waiting > 0 || appeal.unproven == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "of ", appeal.chunks, " chunks that it had not shown and that were audited again, ",
+      appeal.unproven,
+      " are not proven: it has to be attached, with its state folder as it was, and show them"));
+}
+
+absl::Status AdminService::Pardon(const std::string& wanted, v1::PardonNodeReply& reply) {
+  if (incentive_.book == nullptr) {
+    return absl::FailedPreconditionError(
+        "this coordinator keeps no ledger and judges nobody: there is nothing to pardon");
+  }
+  absl::StatusOr<KnownNode> node = drains_.Find(wanted);
+  const std::optional<NodeId> id = ParseNodeName(wanted);
+  if (absl::IsNotFound(node.status()) && id) node = KnownNode{*id, "", false};
+  RETURN_IF_ERROR(node.status());
+  reply.set_node(node->node.v);
+  reply.set_name(node->name);
+  RETURN_IF_ERROR(AppealOf(node->node, reply));
+  if (reply.waiting() > 0) return absl::OkStatus();
+  RETURN_IF_ERROR(incentive_.book->Pardon(node->node));
+  for (const NodeStanding& standing : incentive_.book->Standings()) {
+    if (standing.node == node->node) FillTrust(standing, *reply.mutable_trust());
+  }
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* AdminService::PardonNode(grpc::CallbackServerContext* context,
+                                                   const v1::PardonNodeRequest* request,
+                                                   v1::PardonNodeReply* reply) {
+  return Finish(context, Pardon(request->node(), *reply));
 }
 
 std::string AdminSocket(const std::string& state_dir) { return state_dir + "/admin.sock"; }

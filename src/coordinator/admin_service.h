@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/clock.h"
 #include "coordinator/epoch_keeper.h"
+#include "coordinator/incentive_status.h"
 #include "coordinator/join_tokens.h"
 #include "coordinator/node_drains.h"
 #include "coordinator/scheduler.h"
@@ -32,7 +33,7 @@ class AdminService final : public v1::Admin::CallbackService {
   AdminService(const Clock& clock, EpochKeeper& keeper, const Scheduler& scheduler,
                JoinTokens& tokens, NodeDrains& drains, const TraceStore& traces,
                const StageMeters& meters, const prometheus::Registry& registry,
-               const ServedFacts& facts)
+               const ServedFacts& facts, const IncentiveParts& incentive = {})
       : clock_(clock),
         keeper_(keeper),
         scheduler_(scheduler),
@@ -42,6 +43,7 @@ class AdminService final : public v1::Admin::CallbackService {
         meters_(meters),
         registry_(registry),
         facts_(facts),
+        incentive_(incentive),
         started_(clock.Now()) {}
 
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
@@ -68,9 +70,14 @@ class AdminService final : public v1::Admin::CallbackService {
   grpc::ServerUnaryReactor* UndrainNode(grpc::CallbackServerContext* context,
                                         const v1::UndrainNodeRequest* request,
                                         v1::UndrainNodeReply* reply) override;
+  grpc::ServerUnaryReactor* PardonNode(grpc::CallbackServerContext* context,
+                                       const v1::PardonNodeRequest* request,
+                                       v1::PardonNodeReply* reply) override;
 
  private:
   void FillNodes(const ClusterStatus& cluster, v1::StatusReply& reply) const;
+  absl::Status AppealOf(NodeId node, v1::PardonNodeReply& reply);
+  absl::Status Pardon(const std::string& wanted, v1::PardonNodeReply& reply);
 
   const Clock& clock_;
   EpochKeeper& keeper_;
@@ -81,6 +88,7 @@ class AdminService final : public v1::Admin::CallbackService {
   const StageMeters& meters_;
   const prometheus::Registry& registry_;
   const ServedFacts facts_;
+  const IncentiveParts incentive_;
   const absl::Time started_;
 };
 

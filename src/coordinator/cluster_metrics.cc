@@ -53,6 +53,37 @@ MetricFamily NodeFamily(const ClusterStatus& status, const char* name, const cha
   return family;
 }
 
+void AddReceipts(const ReceiptChecker::Counters& counters, std::vector<MetricFamily>& families) {
+  const auto number = [](uint64_t value, std::vector<ClientMetric::Label> labels) {
+    return Value(MetricType::Counter, static_cast<double>(value), std::move(labels));
+  };
+  MetricFamily receipts{"efedllm_receipts_total",
+                        "Receipts of workers, by what became of them: taken, or why not",
+                        MetricType::Counter,
+                        {number(counters.taken, {{"result", "taken"}})}};
+  for (size_t i = 0; i < counters.refused.size(); ++i) {
+    const std::string why(ReceiptRefusalName(static_cast<ReceiptRefusal>(i)));
+    receipts.metric.push_back(number(counters.refused[i], {{"result", why}}));
+  }
+  families.push_back(std::move(receipts));
+  families.push_back(
+      {"efedllm_receipt_chunks_total",
+       "Chunks that receipts claimed, of which neighbours agreed, and disputed edges",
+       MetricType::Counter,
+       {number(counters.claims, {{"state", "claimed"}}),
+        number(counters.agreed, {{"state", "agreed"}}),
+        number(counters.disputes, {{"state", "disputed"}})}});
+  families.push_back({"efedllm_receipt_tokens_total",
+                      "Tokens that receipts claimed, once for each stage",
+                      MetricType::Counter,
+                      {number(counters.tokens, {})}});
+  families.push_back({"efedllm_receipt_coded_bytes_total",
+                      "Coded activations of these tokens, by direction",
+                      MetricType::Counter,
+                      {number(counters.bytes_in, {{"direction", "in"}}),
+                       number(counters.bytes_out, {{"direction", "out"}})}});
+}
+
 }  // namespace
 
 std::vector<MetricFamily> ClusterMetrics::Collect() const {
@@ -61,7 +92,7 @@ std::vector<MetricFamily> ClusterMetrics::Collect() const {
   using Of = std::optional<double>;
   const MetricType counter = MetricType::Counter;
   const MetricType gauge = MetricType::Gauge;
-  return {
+  std::vector<MetricFamily> families = {
       BusyFamily(meters_.Busy(clock_.Now()), TracedNodes(status)),
       family(
           "efedllm_node_attached", "1: the worker is attached; 0: it is gone", gauge,
@@ -94,6 +125,9 @@ std::vector<MetricFamily> ClusterMetrics::Collect() const {
             return absl::ToDoubleSeconds(m.pings.rtt());
           }),
   };
+  if (receipts_ != nullptr) AddReceipts(receipts_->counters(), families);
+  incentive_.Collect(TracedNodes(status), families);
+  return families;
 }
 
 std::map<NodeId, TracedNode> TracedNodes(const ClusterStatus& status) {

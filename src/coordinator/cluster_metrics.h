@@ -10,6 +10,8 @@
 #include "common/clock.h"
 #include "coordinator/chrome_trace.h"
 #include "coordinator/epoch_keeper.h"
+#include "coordinator/incentive_metrics.h"
+#include "coordinator/receipt_checker.h"
 #include "coordinator/stage_meters.h"
 #include "prometheus/collectable.h"
 
@@ -18,10 +20,16 @@ namespace efedllm {
 // Thread-safe.
 class ClusterMetrics final : public prometheus::Collectable {
  public:
-  // status: see EpochKeeper::Status. The others are borrowed and outlive this.
+  // status: see EpochKeeper::Status. The others are borrowed and outlive this. receipts: null where
+  // nobody checks any.
   ClusterMetrics(const Clock& clock, std::function<ClusterStatus()> status,
-                 const StageMeters& meters)
-      : clock_(clock), status_(std::move(status)), meters_(meters) {}
+                 const StageMeters& meters, const ReceiptChecker* receipts = nullptr,
+                 const IncentiveParts& incentive = {})
+      : clock_(clock),
+        status_(std::move(status)),
+        meters_(meters),
+        receipts_(receipts),
+        incentive_(incentive) {}
 
   std::vector<prometheus::MetricFamily> Collect() const override;
 
@@ -29,6 +37,8 @@ class ClusterMetrics final : public prometheus::Collectable {
   const Clock& clock_;
   const std::function<ClusterStatus()> status_;
   const StageMeters& meters_;
+  const ReceiptChecker* const receipts_;
+  const IncentiveMetrics incentive_;
 };
 
 // What a trace says of each node.

@@ -41,8 +41,10 @@ ClusterPipeline::ClusterPipeline(const ClusterPipelineOptions& options,
   decoders_.reserve(edges_.size());
   encoders_.reserve(edges_.size());
   for (const ChainEdges& chain : edges_) {
-    decoders_.emplace_back(options_.d_model, chain.receiving);
-    encoders_.emplace_back(options_.d_model, chain.sending.basis);
+    const std::shared_ptr<const BoundaryBasis> receiving = chain.edge(chain.stages.size()).basis;
+    decoders_.emplace_back(options_.d_model, receiving);
+    ranges_.emplace_back(receiving.get());
+    encoders_.emplace_back(options_.d_model, chain.edge(0).basis);
   }
   for (RelayedEdge& edge : relayed) {
     const size_t most = MaxStepsInFlight(options_.capacity.chains[edge.chain]);
@@ -85,6 +87,7 @@ void ClusterPipeline::End(const absl::Status& why) {
       chains_[i].in_flight.clear();
     }
   }
+  if (options_.receipts != nullptr) options_.receipts->End(options_.capacity.epoch);
   for (const ChainEdges& edge : edges_) edge.first->Abandon();
   if (options_.on_end) options_.on_end(why);
 }
@@ -131,11 +134,20 @@ absl::Status ClusterPipeline::Send(size_t chain, Step step, StepId id, bool prob
     Expect(chain, entry);
     lost = entry.lost;
   }
-  const CodecSetting setting = edges_[chain].sending.setting;
+  const CodecSetting setting = edges_[chain].edge(0).setting;
   std::string activations;
-  if (hidden.rows() > 0) {
+  std::vector<RowSide> sides;
+  {
     absl::MutexLock lock(&encode_mu_);
-    encoders_[chain].Encode(setting, hidden.ref(), activations);
+    sent_.Clear();
+    if (hidden.rows() > 0) {
+      encoders_[chain].Encode(setting, hidden.ref(), activations,
+                              options_.receipts != nullptr ? &sent_ : nullptr);
+    }
+    DigestRows(sent_, setting.number(), sides);
+  }
+  if (options_.receipts != nullptr) {
+    options_.receipts->Submitted(options_.capacity.epoch, chain, step, std::move(sides));
   }
   const grpc::ByteBuffer frame = StepToWire(step, std::move(activations), setting);
   absl::Status sent;
@@ -190,8 +202,10 @@ bool ClusterPipeline::Overdue() const {
 }
 
 void ClusterPipeline::OnResult(size_t chain, const HopFrame& frame) {
-  const absl::Status read =
-      StepFromWire(frame.bytes, options_.capacity.limits, decoders_[chain], frame_);
+  received_.Clear();
+  absl::Status read = StepFromWire(frame.bytes, options_.capacity.limits, decoders_[chain], frame_,
+                                   options_.receipts != nullptr ? &received_ : nullptr);
+  if (read.ok()) read = ranges_[chain].Check(frame_.hidden.ref());
   if (!read.ok()) {
     return End(absl::UnavailableError(
         absl::StrCat("node ", NodeName(frame.peer), " sent a malformed result: ", read.message())));
@@ -203,7 +217,14 @@ void ClusterPipeline::OnResult(size_t chain, const HopFrame& frame) {
     absl::MutexLock lock(&mu_);
     if (!ended_.ok()) return;
     failure = frame_.failure;
+    const StepId id = frame_.step.id;
+    const uint32_t codec = frame_.codec.number();
     verdict = Accept(chain, frame);
+    if (verdict != Verdict::kWrong && options_.receipts != nullptr) {
+      DigestRows(received_, codec, received_sides_);
+      options_.receipts->Returned(options_.capacity.epoch, chain, id, failure.ok(),
+                                  received_sides_);
+    }
   }
   if (verdict == Verdict::kWrong) {
     return End(absl::UnavailableError(
@@ -227,7 +248,10 @@ ClusterPipeline::Verdict ClusterPipeline::Accept(size_t chain, const HopFrame& h
   const bool probe = oldest.probe;
   const std::vector<NodeId>& stages = edges_[chain].stages;
   if (frame_.timings.size() > stages.size()) return Verdict::kWrong;
-  for (size_t i = 0; i < frame_.timings.size(); ++i) frame_.timings[i].node = stages[i];
+  for (size_t i = 0; i < frame_.timings.size(); ++i) {
+    frame_.timings[i].node = stages[i];
+    frame_.timings[i].received_codec = edges_[chain].edge(i).setting.number();
+  }
   StepResult result;
   result.epoch = options_.capacity.epoch;
   result.chain = chain;

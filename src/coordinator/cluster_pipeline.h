@@ -23,8 +23,10 @@
 #include "coordinator/hop_inbox.h"
 #include "coordinator/hop_relay.h"
 #include "coordinator/pipeline.h"
+#include "coordinator/receipt_checker.h"
 #include "net/hop.h"
 #include "svd/codec.h"
+#include "svd/row_range.h"
 #include "wire/step_wire.h"
 
 namespace efedllm {
@@ -46,6 +48,7 @@ struct ClusterPipelineOptions {
   // Of one step of so many tokens through all stages of a chain, before any was measured.
   std::function<absl::Duration(size_t chain, size_t tokens)> estimate;
   StepDeadlines deadlines;
+  ReceiptChecker* receipts = nullptr;  // borrowed; knows of the epoch; null: none are expected
   // When the trial of Probe() is through. As on_end.
   std::function<void()> on_probed;
   // Called once, when the epoch ends, by whichever thread ends it, with no lock held.
@@ -55,9 +58,10 @@ struct ClusterPipelineOptions {
 // The coordinator's ends of a chain.
 struct ChainEdges {
   std::unique_ptr<FrameSender> first;
-  std::vector<NodeId> stages;                                // the last one's frames are results
-  EdgeCodec sending = {};                                    // of what goes into the first stage
-  std::shared_ptr<const BoundaryBasis> receiving = nullptr;  // of the last stage's frames
+  std::vector<NodeId> stages;         // the last one's frames are results
+  std::vector<EdgeCodec> coded = {};  // as PlanCodecs has them; empty: all f32
+
+  EdgeCodec edge(size_t i) const { return coded.empty() ? EdgeCodec() : coded[i]; }
 };
 
 // Frames of `from` go on to `to` unread.
@@ -141,10 +145,14 @@ class ClusterPipeline final : public Pipeline, public HopSink {
 
   // Of the inbox's thread; decoders_ by chain.
   StepFrame frame_;
+  EncodedRows received_;
+  std::vector<RowSide> received_sides_;
   std::vector<ActivationCodec> decoders_;
+  std::vector<RowRange> ranges_;  // by chain
 
   absl::Mutex encode_mu_;
   std::vector<ActivationCodec> encoders_ ABSL_GUARDED_BY(encode_mu_);  // by chain
+  EncodedRows sent_ ABSL_GUARDED_BY(encode_mu_);
 
   mutable absl::Mutex mu_;
   absl::Status ended_ ABSL_GUARDED_BY(mu_);

@@ -17,7 +17,9 @@
 #include "coordinator/membership_rules.h"
 #include "wire/cluster_wire.h"
 #include "wire/handover_wire.h"
+#include "wire/ledger_wire.h"
 #include "wire/link_wire.h"
+#include "wire/receipt_wire.h"
 #include "wire/status_wire.h"
 
 namespace efedllm {
@@ -29,7 +31,7 @@ using ControlReactor = grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coordinato
 constexpr size_t kMaxOutbox = 16;
 
 // The sending half of a control stream. Outlives the stream.
-class ControlLink final : public WorkerLink {
+class ControlLink final : public WorkerLink, public LedgerHeadKeeper {
  public:
   ControlLink(grpc::CallbackServerContext* context, ControlReactor* reactor)
       : context_(context), reactor_(reactor) {}
@@ -57,6 +59,11 @@ class ControlLink final : public WorkerLink {
   void Prefetch(const efedllm::Prefetch& prefetch) override {
     v1::CoordinatorMessage message;
     *message.mutable_prefetch() = ToWire(prefetch);
+    Send(std::move(message));
+  }
+  void Offer(const LedgerHeadOffer& offer) override {
+    v1::CoordinatorMessage message;
+    *message.mutable_ledger_head() = ToWire(offer);
     Send(std::move(message));
   }
   void Close(const absl::Status& why) override {
@@ -112,10 +119,15 @@ class ControlLink final : public WorkerLink {
 class ControlStream final : public ControlReactor {
  public:
   ControlStream(grpc::CallbackServerContext* context, absl::StatusOr<NodeId> node,
-                EpochKeeper& keeper)
+                EpochKeeper& keeper, Enroller& enroller, ReceiptChecker& receipts,
+                bool want_receipts, LedgerHeadPublisher* heads)
       : node_(std::move(node)),
         peer_(context->peer()),
         keeper_(keeper),
+        enroller_(enroller),
+        receipts_(receipts),
+        want_receipts_(want_receipts),
+        heads_(heads),
         link_(std::make_shared<ControlLink>(context, this)) {
     if (!node_.ok()) {
       link_->Close(node_.status());
@@ -143,6 +155,7 @@ class ControlStream final : public ControlReactor {
   void OnWriteDone(bool ok) override { link_->OnWriteDone(ok); }
   void OnDone() override {
     if (attached_) keeper_.OnDetached(*node_, link_.get());
+    if (heads_ != nullptr) heads_->OnGone(link_.get());
     link_->OnDone();
     delete this;
   }
@@ -177,6 +190,18 @@ class ControlStream final : public ControlReactor {
         keeper_.OnHandedOver(*node_, link_.get(), handed_over);
         return absl::OkStatus();
       }
+      case v1::WorkerMessage::kReceipt: {
+        ASSIGN_OR_RETURN(const SignedReceipt receipt, FromWire(*node_, message_.receipt()));
+        v1::CoordinatorMessage answer;
+        *answer.mutable_receipt_answer() = ToWire(receipts_.Take(receipt, key_));
+        link_->Send(std::move(answer));
+        return absl::OkStatus();
+      }
+      case v1::WorkerMessage::kHeldLedgerHead: {
+        ASSIGN_OR_RETURN(const HeldLedgerHead held, FromWire(message_.held_ledger_head()));
+        if (heads_ != nullptr) heads_->OnHeld(*node_, link_, held);
+        return absl::OkStatus();
+      }
       case v1::WorkerMessage::kLeaving:
         keeper_.OnLeaving(*node_, link_.get());
         return absl::OkStatus();
@@ -195,9 +220,19 @@ class ControlStream final : public ControlReactor {
           "the worker computes by numerics ", hello.numerics_id, " and the coordinator by ",
           kNumericsId, ": their results would differ; run the same version of eFedLLM on both"));
     }
+    if (NodeOfPublicKey(hello.public_key) != *node_) {
+      return absl::PermissionDeniedError(
+          "the worker's public key is not that of the node that it says it is");
+    }
+    key_ = hello.public_key;
+    hello.owner = enroller_.OwnerOf(*node_, hello.owner);
     ASSIGN_OR_RETURN(hello.hop_address, CompleteHopAddress(hello.hop_address, peer_));
     v1::CoordinatorMessage welcome;
     welcome.mutable_welcome()->set_node(node_->v);
+    if (want_receipts_) {
+      const PublicKey& own_key = receipts_.public_key();
+      welcome.mutable_welcome()->set_coordinator_key(std::string(own_key.begin(), own_key.end()));
+    }
     welcome.mutable_welcome()->set_heartbeat_millis(
         static_cast<uint32_t>(absl::ToInt64Milliseconds(keeper_.heartbeat())));
     link_->Send(std::move(welcome));
@@ -231,6 +266,11 @@ class ControlStream final : public ControlReactor {
   const absl::StatusOr<NodeId> node_;
   const std::string peer_;
   EpochKeeper& keeper_;
+  Enroller& enroller_;
+  ReceiptChecker& receipts_;
+  const bool want_receipts_;
+  LedgerHeadPublisher* const heads_;
+  PublicKey key_ = {};  // the worker's
   const std::shared_ptr<ControlLink> link_;
   bool attached_ = false;
   uint64_t ping_ = 0;                    // the last
@@ -241,7 +281,8 @@ class ControlStream final : public ControlReactor {
 }  // namespace
 
 ControlReactor* ControlService::Attach(grpc::CallbackServerContext* context) {
-  return new ControlStream(context, transport_.PeerNode(*context), keeper_);
+  return new ControlStream(context, transport_.PeerNode(*context), keeper_, enroller_, receipts_,
+                           want_receipts_, heads_);
 }
 
 grpc::ServerWriteReactor<v1::TensorChunk>* ControlService::FetchTensor(

@@ -7,6 +7,8 @@
 #include "common/clock.h"
 #include "coordinator/enrolment_service.h"
 #include "coordinator/epoch_keeper.h"
+#include "coordinator/ledger_head_publisher.h"
+#include "coordinator/receipt_checker.h"
 #include "coordinator/weight_server.h"
 #include "net/credentials.h"
 #include "wire/cluster_service.h"
@@ -16,9 +18,17 @@ namespace efedllm {
 // Thread-safe. Everything is borrowed and outlives the grpc::Server that this is registered with.
 class ControlService final : public v1::Cluster::CallbackService {
  public:
+  // heads: null where there is no ledger.
   ControlService(const Transport& transport, EpochKeeper& keeper, WeightServer& weights,
-                 Enroller& enroller)
-      : transport_(transport), keeper_(keeper), weights_(weights), enroller_(enroller) {}
+                 Enroller& enroller, ReceiptChecker& receipts, bool want_receipts,
+                 LedgerHeadPublisher* heads = nullptr)
+      : transport_(transport),
+        keeper_(keeper),
+        weights_(weights),
+        enroller_(enroller),
+        receipts_(receipts),
+        want_receipts_(want_receipts),
+        heads_(heads) {}
 
   grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* Attach(
       grpc::CallbackServerContext* context) override;
@@ -32,6 +42,9 @@ class ControlService final : public v1::Cluster::CallbackService {
   EpochKeeper& keeper_;
   WeightServer& weights_;
   Enroller& enroller_;
+  ReceiptChecker& receipts_;
+  const bool want_receipts_;
+  LedgerHeadPublisher* const heads_;
 };
 
 }  // namespace efedllm

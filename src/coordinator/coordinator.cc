@@ -1,36 +1,38 @@
 #include "coordinator/coordinator.h"
 
-#include <fcntl.h>
 #include <grpcpp/server_builder.h>
 #include <spdlog/spdlog.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "cluster/kv_rule.h"
-#include "common/file.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "common/units.h"
 #include "coordinator/admin_service.h"
+#include "coordinator/audit_sources.h"
 #include "coordinator/basis_keeper.h"
 #include "coordinator/cluster_metrics.h"
 #include "coordinator/control_service.h"
 #include "coordinator/draft_model.h"
 #include "coordinator/enrolment_service.h"
 #include "coordinator/epoch_builder.h"
+#include "coordinator/kept_rows_client.h"
+#include "coordinator/ledger_head_publisher.h"
+#include "coordinator/network_stage_replayer.h"
 #include "coordinator/node_drains.h"
 #include "coordinator/openai_api.h"
+#include "coordinator/receipt_checker.h"
 #include "coordinator/reply_store.h"
 #include "coordinator/served_model.h"
 #include "coordinator/stage_meters.h"
 #include "coordinator/state_database.h"
+#include "coordinator/state_dir_lock.h"
 #include "coordinator/step_observers.h"
 #include "coordinator/switching_pipeline.h"
 #include "coordinator/trace_store.h"
@@ -51,42 +53,11 @@ namespace {
 
 constexpr uint32_t kDefaultContext = 8192;
 constexpr size_t kPlannedStreams = 16;
+constexpr uint64_t kAuditShareOfMemory = 4;  // of --memory, for weights that audits hold
 constexpr absl::Duration kServerShutdown = absl::Seconds(2);
 constexpr absl::Duration kLastWords = absl::Seconds(1);  // for the API's running requests
 // Far more than requests that may wait, so that a crowd is told to come back (429) and not cut off.
 constexpr size_t kMaxHttpConnections = 1024;
-
-// Held as long as it lives: the state dir belongs to one coordinator.
-class StateDirLock {
- public:
-  static absl::StatusOr<StateDirLock> Take(const std::string& dir) {
-    RETURN_IF_ERROR(MakeDirectories(dir, 0700));
-    const std::string path = dir + "/lock";
-    StateDirLock lock;
-    lock.fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (lock.fd_ < 0) return ErrnoStatus(errno, "open", path);
-    if (flock(lock.fd_, LOCK_EX | LOCK_NB) == 0) {
-      RemoveUnfinishedFiles(dir);
-      return lock;
-    }
-    if (errno != EWOULDBLOCK) return ErrnoStatus(errno, "lock", path);
-    return absl::FailedPreconditionError(
-        absl::StrCat("another coordinator runs with the state dir ", dir,
-                     "; give this one its own --state-dir"));
-  }
-  StateDirLock() = default;
-  StateDirLock(StateDirLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  StateDirLock& operator=(StateDirLock&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~StateDirLock() {
-    if (fd_ >= 0) close(fd_);
-  }
-
- private:
-  int fd_ = -1;
-};
 
 StepLimits LimitsOf(const CoordinatorOptions& options, const ModelConfig& config) {
   StepLimits limits;
@@ -120,6 +91,11 @@ struct Coordinator::Parts {
   absl::Status LoadDraftModel();
   absl::Status Secure();
   absl::Status Listen();
+  absl::Status StartIncentives();
+  // Whether what is asked for now can be booked.
+  absl::Status Accepting() const {
+    return incentives ? incentives->book().accepting() : absl::OkStatus();
+  }
   absl::Status Serve();
   EpochKeeperOptions KeeperOptions(std::vector<LayerCost> layers);
 
@@ -142,6 +118,10 @@ struct Coordinator::Parts {
   std::unique_ptr<JoinTokens> tokens;
   std::string join_token;
   std::unique_ptr<Transport> transport;
+  std::unique_ptr<ReceiptChecker> receipts;
+  std::unique_ptr<LedgerHeadPublisher> ledger_heads;
+  std::unique_ptr<KeptRowsClient> kept_rows;
+  std::unique_ptr<NetworkStageReplayer> replayer;
 
   std::unique_ptr<HopReceiver> receiver;
   std::unique_ptr<HopInbox> inbox;
@@ -161,7 +141,10 @@ struct Coordinator::Parts {
   TraceStore traces;
   std::unique_ptr<StageMeters> stage_meters;
   std::unique_ptr<ClusterMetrics> cluster_metrics;
+  std::unique_ptr<UsageMeter> usage;
+  absl::Mutex scheduler_mu;  // audits, which end after it, look whether it is busy
   std::unique_ptr<Scheduler> scheduler;
+  std::unique_ptr<Incentives> incentives;  // null: nobody is paid
   std::unique_ptr<ReplyStore> replies;
   std::unique_ptr<OpenAiApi> api;
   std::unique_ptr<HttpServer> http;
@@ -209,6 +192,9 @@ absl::Status Coordinator::Parts::Secure() {
   ASSIGN_OR_RETURN(ca, CertificateAuthority::OpenOrCreate(options.state_dir, clock.WallNow()));
   tokens = std::make_unique<JoinTokens>(*database, clock, ca->fingerprint());
   ASSIGN_OR_RETURN(join_token, tokens->StartToken(options.state_dir));
+  ASSIGN_OR_RETURN(SigningKey key, SigningKey::OpenOrCreate(options.state_dir + "/signing.key"));
+  receipts = std::make_unique<ReceiptChecker>(std::move(key), clock);
+  ledger_heads = std::make_unique<LedgerHeadPublisher>(clock, receipts->key());
   if (options.insecure) {
     transport = std::make_unique<Transport>(Transport::Insecure(kCoordinatorNode));
     return absl::OkStatus();
@@ -242,10 +228,18 @@ EpochKeeperOptions Coordinator::Parts::KeeperOptions(std::vector<LayerCost> laye
     for (const LinkTarget& target : links.targets) targets.push_back({target.node, target.address});
     prober->Measure(targets);
   };
+  keeper_options.on_lapse = [this](NodeId node, TrustEventKind kind) {
+    if (incentives) incentives->book().OnLapse(node, kind);
+  };
+  keeper_options.routing_share = [this](NodeId node) {
+    return incentives ? incentives->book().RoutingShare(node) : 1;
+  };
   return keeper_options;
 }
 
 absl::Status Coordinator::Parts::Listen() {
+  kept_rows = std::make_unique<KeptRowsClient>(*transport);
+  replayer = std::make_unique<NetworkStageReplayer>(*transport);
   ASSIGN_OR_RETURN(std::vector<LayerCost> layers,
                    ClusterEpochBuilder::LayerCosts(model->config, model->file, kv_type));
   receiver =
@@ -261,7 +255,7 @@ absl::Status Coordinator::Parts::Listen() {
       [this](const std::vector<uint32_t>& boundaries) { basis_keeper->Want(boundaries); });
   builder = std::make_unique<ClusterEpochBuilder>(
       EpochParts{*database, *transport, clock, model->file, model->config, *hasher, *weight_cache,
-                 *weights, *codecs, *inbox, compute},
+                 *weights, *codecs, *inbox, compute, options.receipts ? receipts.get() : nullptr},
       EpochOptions{limits, kv_type});
   pipeline = std::make_unique<SwitchingPipeline>(
       [this](size_t active) { keeper->SetActiveSequences(active); });
@@ -275,7 +269,8 @@ absl::Status Coordinator::Parts::Listen() {
       });
   enroller = std::make_unique<Enroller>(*ca, *tokens, *database, clock);
   enrolment_service = std::make_unique<EnrolmentService>(*enroller);
-  control_service = std::make_unique<ControlService>(*transport, *keeper, *weights, *enroller);
+  control_service = std::make_unique<ControlService>(
+      *transport, *keeper, *weights, *enroller, *receipts, options.receipts, ledger_heads.get());
 
   grpc::ServerBuilder server_builder;
   ConfigureServer(server_builder);
@@ -294,24 +289,64 @@ absl::Status Coordinator::Parts::Listen() {
   return absl::OkStatus();
 }
 
+absl::Status Coordinator::Parts::StartIncentives() {
+  if (!options.receipts) return absl::OkStatus();
+  if (options.receipt_sink != nullptr) {
+    receipts->Start(*options.receipt_sink);
+    return absl::OkStatus();
+  }
+  IncentivesOptions incentive{.state_dir = options.state_dir, .rules = options.incentive_rules};
+  incentive.audits.kernels = options.kernels;
+  const IncentivesParts parts{
+      .clock = clock,
+      .config = model->config,
+      .model = model->id,
+      .keeper = *keeper,
+      .usage = *usage,
+      .rows = *kept_rows,
+      .bases = BasesOfCodecs(*codecs),
+      .replay = {.config = model->config,
+                 .weight_bytes = options.own.memory_bytes / kAuditShareOfMemory},
+      .layers = LayersOfModel(model->config, model->file, weight_cache.get(), hasher.get()),
+      .busy =
+          [this] {
+            absl::MutexLock lock(&scheduler_mu);
+            return scheduler != nullptr && scheduler->Stats().running > 0;
+          },
+      .safe_channels = !options.insecure,
+      .replayer = replayer.get()};
+  ASSIGN_OR_RETURN(incentives, Incentives::Start(incentive, parts));
+  receipts->Start(*incentives);
+  ledger_heads->Start(incentives->ledger(), options.ledger_head_interval);
+  return absl::OkStatus();
+}
+
 absl::Status Coordinator::Parts::Serve() {
   stage_meters = std::make_unique<StageMeters>(registry, [this] {
     std::map<NodeId, absl::Duration> offsets;
     for (const auto& [id, node] : TracedNodes(keeper->Status())) offsets[id] = node.clock_offset;
     return offsets;
   });
+  if (options.receipts) usage = std::make_unique<UsageMeter>(model->config);
+  scheduler = std::make_unique<Scheduler>(clock, *model, *pipeline, options.scheduler, registry,
+                                          StepObservers{&traces, stage_meters.get(), usage.get()},
+                                          draft_model.get());
+  RETURN_IF_ERROR(StartIncentives());
+  IncentiveParts incentive;
+  if (incentives) {
+    incentive = {&incentives->book(), &incentives->audits(), &incentives->ledger(),
+                 ledger_heads.get()};
+  }
   cluster_metrics = std::make_unique<ClusterMetrics>(
-      clock, [this] { return keeper->Status(); }, *stage_meters);
-  scheduler =
-      std::make_unique<Scheduler>(clock, *model, *pipeline, options.scheduler, registry,
-                                  StepObservers{&traces, stage_meters.get()}, draft_model.get());
+      clock, [this] { return keeper->Status(); }, *stage_meters, receipts.get(), incentive);
   ASSIGN_OR_RETURN(replies, ReplyStore::Open(options.state_dir + "/replies.db", clock));
-  api = std::make_unique<OpenAiApi>(clock, *model, *scheduler, registry, cluster_metrics.get(),
-                                    OpenAiOptions{options.scheduler.max_queue, replies.get(),
-                                                  [this] { return keeper->Status().state; }});
+  api = std::make_unique<OpenAiApi>(
+      clock, *model, *scheduler, registry, cluster_metrics.get(),
+      OpenAiOptions{options.scheduler.max_queue, replies.get(),
+                    [this] { return keeper->Status().state; }, [this] { return Accepting(); }});
   admin_service = std::make_unique<AdminService>(
       clock, *keeper, *scheduler, *tokens, *drains, traces, *stage_meters, registry,
-      ServedFacts{model->id, model->config.layers, options.codec.name()});
+      ServedFacts{model->id, model->config.layers, options.codec.name()}, incentive);
   ASSIGN_OR_RETURN(admin, AdminServer::Start(options.state_dir, *admin_service));
   HttpServerOptions http_options;
   http_options.address = options.http;
@@ -349,11 +384,18 @@ Coordinator::~Coordinator() {
   parts_->basis_keeper.reset();
   parts_->prober.reset();
   parts_->admin_service.reset();
-  parts_->scheduler.reset();
+  {
+    absl::MutexLock lock(&parts_->scheduler_mu);
+    parts_->scheduler.reset();
+  }
   if (parts_->inbox) parts_->inbox->Stop();
   if (parts_->receiver) parts_->receiver->Shutdown();
   if (parts_->server) parts_->server->Shutdown(absl::ToChronoTime(absl::Now() + kServerShutdown));
   parts_->server.reset();
+  if (parts_->receipts) parts_->receipts->Stop();
+  if (parts_->incentives) parts_->incentives->Stop();
+  if (parts_->ledger_heads) parts_->ledger_heads->Stop();
+  parts_->incentives.reset();
 }
 
 bool Coordinator::Drain(absl::Duration timeout) {
@@ -364,6 +406,7 @@ bool Coordinator::Drain(absl::Duration timeout) {
   do {
     idle = parts_->scheduler->WaitIdle(std::min(until - SteadyNow(), kLongestWait));
   } while (!idle && SteadyNow() < until);
+  parts_->ledger_heads->Hurry();
   // What was computed, or why not all was, still has to reach its clients.
   if (!idle) parts_->api->Stop();
   parts_->http->Stop(std::max(until - SteadyNow(), kLastWords));
@@ -377,6 +420,9 @@ const std::string& Coordinator::model_id() const { return parts_->model->id; }
 JoinTokens& Coordinator::tokens() { return *parts_->tokens; }
 NodeDrains& Coordinator::drains() { return *parts_->drains; }
 Scheduler& Coordinator::scheduler() { return *parts_->scheduler; }
+ReceiptChecker& Coordinator::receipts() { return *parts_->receipts; }
+KeptRowsSource& Coordinator::kept_rows() { return *parts_->kept_rows; }
+Incentives* Coordinator::incentives() { return parts_->incentives.get(); }
 ClusterStatus Coordinator::cluster_status() const { return parts_->keeper->Status(); }
 
 }  // namespace efedllm

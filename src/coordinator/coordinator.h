@@ -13,10 +13,15 @@
 #include "cluster/planner.h"
 #include "common/clock.h"
 #include "coordinator/epoch_keeper.h"
+#include "coordinator/incentives.h"
 #include "coordinator/join_tokens.h"
+#include "coordinator/kept_rows_source.h"
 #include "coordinator/membership_rules.h"
 #include "coordinator/node_drains.h"
+#include "coordinator/receipt_checker.h"
+#include "coordinator/receipt_sink.h"
 #include "coordinator/scheduler.h"
+#include "incentive/incentive_rules.h"
 #include "svd/codec_policy.h"
 #include "tensor/kv_type.h"
 
@@ -39,6 +44,11 @@ struct CoordinatorOptions {
   Layout layout = Layout::kAuto;
   size_t standby = 0;             // workers that get no layers, to take the place of others
   std::optional<KvType> kv_type;  // nullopt: what AutoKvType says
+  bool receipts = true;  // workers sign what they compute, audits check it, the ledger has it
+  IncentiveRules incentive_rules;
+  absl::Duration ledger_head_interval = absl::Seconds(30);  // see LedgerHeadPublisher
+  // Gets receipts in place of the coordinator's own book and audits. Borrowed, outlives it.
+  ReceiptSink* receipt_sink = nullptr;
 };
 
 class Coordinator {
@@ -63,6 +73,9 @@ class Coordinator {
   NodeDrains& drains();
   Scheduler& scheduler();
   ClusterStatus cluster_status() const;
+  ReceiptChecker& receipts();
+  KeptRowsSource& kept_rows();
+  Incentives* incentives();  // null: nobody is paid (no receipts, or another sink)
 
  private:
   struct Parts;

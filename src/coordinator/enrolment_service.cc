@@ -2,6 +2,9 @@
 
 #include <spdlog/spdlog.h>
 
+#include <utility>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
@@ -30,6 +33,29 @@ absl::StatusOr<CertificateAuthority::Signed> Enroller::Sign(absl::string_view re
   return certificate;
 }
 
+// The operator's word, in the token, stands above all; a node's own wish counts once, while it has
+// no owner.
+absl::StatusOr<std::string> Enroller::OwnerFor(NodeId node, const JoinTokenInfo& token,
+                                               const std::string& wish) {
+  if (!token.owner.empty()) return token.owner;
+  ASSIGN_OR_RETURN(const std::optional<std::string> present, RecordedOwner(node));
+  return present && *present != kNoOwner ? std::string() : wish;
+}
+
+absl::StatusOr<std::optional<std::string>> Enroller::RecordedOwner(NodeId node) {
+  ASSIGN_OR_RETURN(const std::vector<EnrolledNode> nodes, ListEnrolledNodes(database_));
+  for (const EnrolledNode& one : nodes) {
+    if (one.node == node) return one.owner;
+  }
+  return std::nullopt;
+}
+
+std::string Enroller::OwnerOf(NodeId node, const std::string& wish) {
+  const absl::StatusOr<std::optional<std::string>> recorded = RecordedOwner(node);
+  if (recorded.ok() && *recorded) return **recorded;
+  return wish.empty() ? kNoOwner : wish;
+}
+
 absl::StatusOr<std::string> Enroller::Enrol(const v1::EnrolRequest& request) {
   if (request.protocol_version() != kProtocolVersion) {
     return absl::FailedPreconditionError(
@@ -44,16 +70,19 @@ absl::StatusOr<std::string> Enroller::Enrol(const v1::EnrolRequest& request) {
   ASSIGN_OR_RETURN(const CertificateAuthority::Signed certificate,
                    Sign(request.certificate_request()));
   const std::string name = Printable(request.name(), kMaxNameBytes);
-  const absl::Status redeemed = tokens_.Redeem(request.token_secret());
-  if (!redeemed.ok()) {
+  const absl::StatusOr<JoinTokenInfo> token = tokens_.Redeem(request.token_secret());
+  if (!token.ok()) {
     spdlog::warn("refused to enrol {} ({}): {}", name, NodeName(certificate.node),
-                 std::string(redeemed.message()));
-    return redeemed;
+                 std::string(token.status().message()));
+    return token.status();
   }
+  ASSIGN_OR_RETURN(const std::string owner,
+                   OwnerFor(certificate.node, *token, Printable(request.owner(), kMaxNameBytes)));
   const absl::Time now = clock_.WallNow();
   RETURN_IF_ERROR(
-      RecordEnrolment(database_, {certificate.node, name, now, now + kNodeCertificateLife}));
-  spdlog::info("enrolled {} ({})", name, NodeName(certificate.node));
+      RecordEnrolment(database_, {certificate.node, name, now, now + kNodeCertificateLife, owner}));
+  spdlog::info("enrolled {} ({}){}", name, NodeName(certificate.node),
+               owner.empty() ? "" : absl::StrCat(", owner ", owner));
   return certificate.certificate_der;
 }
 
@@ -64,7 +93,7 @@ absl::StatusOr<std::string> Enroller::Renew(NodeId caller, absl::string_view req
   }
   const absl::Time now = clock_.WallNow();
   RETURN_IF_ERROR(
-      RecordEnrolment(database_, {certificate.node, "", now, now + kNodeCertificateLife}));
+      RecordEnrolment(database_, {certificate.node, "", now, now + kNodeCertificateLife, ""}));
   spdlog::info("renewed the certificate of {}", NodeName(caller));
   return certificate.certificate_der;
 }

@@ -2,6 +2,7 @@
 #ifndef EFEDLLM_COORDINATOR_ENROLMENT_SERVICE_H_
 #define EFEDLLM_COORDINATOR_ENROLMENT_SERVICE_H_
 
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -33,8 +34,15 @@ class Enroller {
   // For the caller's own key only: PermissionDenied else.
   absl::StatusOr<std::string> Renew(NodeId caller, absl::string_view certificate_request);
 
+  // Whom an attached node works for: as its enrolment says; of one that needed none (--insecure),
+  // its own word.
+  std::string OwnerOf(NodeId node, const std::string& wish);
+
  private:
   absl::StatusOr<CertificateAuthority::Signed> Sign(absl::string_view certificate_request);
+  absl::StatusOr<std::string> OwnerFor(NodeId node, const JoinTokenInfo& token,
+                                       const std::string& wish);
+  absl::StatusOr<std::optional<std::string>> RecordedOwner(NodeId node);
 
   const CertificateAuthority& ca_;
   JoinTokens& tokens_;

@@ -13,6 +13,11 @@
 #include "model/weights.h"
 
 namespace efedllm {
+namespace {
+
+constexpr size_t kMostEpochs = 4;  // that may be prepared and not opened yet
+
+}  // namespace
 
 absl::StatusOr<std::vector<LayerCost>> ClusterEpochBuilder::LayerCosts(const ModelConfig& config,
                                                                        const ModelFile& file,
@@ -57,6 +62,7 @@ absl::StatusOr<std::vector<Assignment>> ClusterEpochBuilder::Assignments(
       assignment.limits = options_.limits;
       const EdgeCodec& in = codecs[chain_index][i];
       const EdgeCodec& out = codecs[chain_index][i + 1];
+      assignment.upstream_codec = in.setting;
       assignment.codec = out.setting;
       assignment.upstream_basis = in.spec;
       assignment.downstream_basis = out.spec;
@@ -70,6 +76,8 @@ absl::StatusOr<std::vector<Assignment>> ClusterEpochBuilder::Assignments(
     }
   }
   parts_.codecs.Set(plan.epoch, std::move(codecs));
+  assignments_[plan.epoch] = assignments;
+  if (assignments_.size() > kMostEpochs) assignments_.erase(assignments_.begin());
   return assignments;
 }
 
@@ -103,12 +111,36 @@ void ClusterEpochBuilder::SetUpstreams(std::vector<NodeId> nodes) {
   parts_.inbox.receiver().SetUpstreams(std::move(nodes));
 }
 
+void ClusterEpochBuilder::BeginReceipts(const EpochOverWorkers& epoch) {
+  const auto assigned = assignments_.find(epoch.plan.epoch);
+  if (parts_.receipts == nullptr || assigned == assignments_.end()) return;
+  std::vector<ReceiptChain> chains;
+  auto target = epoch.targets.begin();
+  auto assignment = assigned->second.begin();
+  for (size_t c = 0; c < epoch.plan.chains.size(); ++c) {
+    ReceiptChain& chain = chains.emplace_back();
+    if (epoch.continues[c]) chain.replayed = epoch.continues[c]->lost;
+    for (size_t i = 0; i < epoch.plan.chains[c].stages.size(); ++i, ++target, ++assignment) {
+      auto stage = std::make_shared<ReceiptStage>();
+      stage->node = target->node;
+      stage->address = target->address;
+      stage->chain = static_cast<uint32_t>(c);
+      stage->assignment = *assignment;
+      stage->manifest = ManifestOf(*assignment);
+      chain.stages.push_back(std::move(stage));
+    }
+  }
+  parts_.receipts->Begin(epoch.plan.epoch, std::move(chains));
+}
+
 std::shared_ptr<ClusterPipeline> ClusterEpochBuilder::OverWorkers(EpochOverWorkers epoch) {
+  BeginReceipts(epoch);
   ClusterPipelineOptions options;
   options.capacity.epoch = epoch.plan.epoch;
   options.capacity.limits = options_.limits;
   options.d_model = parts_.config.d_model;
   options.clock = &parts_.clock;
+  options.receipts = parts_.receipts;
   options.estimate = std::move(epoch.estimate);
   options.on_probed = std::move(epoch.on_probed);
   options.on_end = std::move(epoch.on_end);
@@ -123,8 +155,7 @@ std::shared_ptr<ClusterPipeline> ClusterEpochBuilder::OverWorkers(EpochOverWorke
   for (const Chain& chain : epoch.plan.chains) {
     options.capacity.chains.push_back(
         {chain.stages.size(), chain.kv_tokens, epoch.continues[edges.size()]});
-    const std::vector<EdgeCodec>& coded = codecs[edges.size()];
-    edges.push_back({open(*target), NodesOf(chain), coded.front(), coded.back().basis});
+    edges.push_back({open(*target), NodesOf(chain), codecs[edges.size()]});
     for (const Stage& stage : chain.stages) {
       ++target;
       if (stage.relayed) relayed.push_back({stage.node, open(*target), edges.size() - 1});

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,6 +20,7 @@
 #include "coordinator/cluster_pipeline.h"
 #include "coordinator/edge_codecs.h"
 #include "coordinator/pipeline.h"
+#include "coordinator/receipt_checker.h"
 #include "coordinator/stored_plan.h"
 #include "coordinator/weight_server.h"
 #include "layers/compute.h"
@@ -95,7 +97,8 @@ struct EpochParts {
   WeightServer& weights;
   EdgeCodecs& codecs;
   HopInbox& inbox;
-  Compute& compute;  // for computing alone
+  Compute& compute;                    // for computing alone
+  ReceiptChecker* receipts = nullptr;  // null: nobody asks for any
 };
 
 struct EpochOptions {
@@ -131,10 +134,14 @@ class ClusterEpochBuilder final : public EpochBuilder {
   absl::StatusOr<std::optional<StoredPlan>> LoadPlan() override;
 
  private:
+  void BeginReceipts(const EpochOverWorkers& epoch);
+
   const EpochParts parts_;
   const EpochOptions options_;
   int listen_port_ = 0;
   std::weak_ptr<Pipeline> alone_;
+  // Of the last few epochs.
+  std::map<Epoch, std::vector<Assignment>> assignments_;
 };
 
 }  // namespace efedllm

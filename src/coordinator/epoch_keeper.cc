@@ -106,6 +106,7 @@ absl::Time EpochKeeper::Turn() {
   LookForBetterCodecs(now);
   SurveyLinks(now);
   SendPrefetches();
+  TellLapses();
   MembershipMove move;
   bool serves = false;
   std::string reason;
@@ -209,8 +210,7 @@ bool EpochKeeper::MustMove() const {
   if (!next_ && (!Serves() || present_.alone)) return false;
   for (const Stage& stage : plan.AllStages()) {
     const Member* member = membership_.Find(stage.node);
-    if (member == nullptr || member->leaving || member->drained ||
-        member->left_out_until > clock_.Now()) {
+    if (member == nullptr || member->is_to_leave() || member->left_out_until > clock_.Now()) {
       return true;
     }
   }
@@ -224,6 +224,7 @@ MembershipView EpochKeeper::View(absl::Time now) const {
   view.plan = Serves() || !next_ ? present_.state : PlanState::kLoading;
   view.considered = next_ ? next_->considered : present_.considered;
   if (present_.state == PlanState::kBroken) view.broken_since = present_.since;
+  if (present_.state == PlanState::kRefused) view.refused_at = present_.since;
   view.not_before = last_failure_ + PlanDelay(plan_failures_, options_.rules);
   view.served_before = served_before_;
   view.active_sequences = active_sequences_.load();

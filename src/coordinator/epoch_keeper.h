@@ -14,6 +14,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -30,6 +31,7 @@
 #include "coordinator/membership.h"
 #include "coordinator/membership_rules.h"
 #include "coordinator/switching_pipeline.h"
+#include "incentive/trust.h"
 
 namespace efedllm {
 
@@ -42,6 +44,12 @@ struct EpochKeeperOptions {
   size_t standby = 0;               // nodes that get no layers, to take the place of others
   // Measures the coordinator's own links and reports them by OnLink; empty: they stay unknown.
   std::function<void(const MeasureLinks&)> measure_links;
+  // Told on the keeper's thread, with no lock held: a node broke an epoch that served (kFailed), or
+  // is much slower than it was (kLate). Empty: nobody is.
+  std::function<void(NodeId, TrustEventKind)> on_lapse;
+  // What share of a node's speed plans count on, above 0 to 1: by how reliable it is. Called with
+  // the keeper's lock held. Empty: all of it.
+  std::function<double(NodeId)> routing_share;
 };
 
 // What `efedllm-ctl status` shows of the cluster.
@@ -105,6 +113,12 @@ class EpochKeeper {
   void Drain(NodeId node) ABSL_LOCKS_EXCLUDED(mu_);
   void Undrain(NodeId node) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // By the rules of trust: the node gets no layers from now on, what serves ends at once, and
+  // the next epoch goes on with no KV: it may have had a part in it. It may be away. Readmit: it
+  // may get some again.
+  void Bar(NodeId node, const std::string& why) ABSL_LOCKS_EXCLUDED(mu_);
+  void Readmit(NodeId node) ABSL_LOCKS_EXCLUDED(mu_);
+
   // There are bases for codecs that were not there before.
   void OnBases() ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -145,6 +159,7 @@ class EpochKeeper {
   void ExcuseOwnPause(absl::Time now) ABSL_LOCKS_EXCLUDED(mu_);
   void Sweep(absl::Time now) ABSL_LOCKS_EXCLUDED(mu_);
   void SurveyLinks(absl::Time now) ABSL_LOCKS_EXCLUDED(mu_);
+  void TellLapses() ABSL_LOCKS_EXCLUDED(mu_);
   void SendPrefetches() ABSL_LOCKS_EXCLUDED(mu_);
   void ReleaseLeaving() ABSL_LOCKS_EXCLUDED(mu_);
   MembershipView View(absl::Time now) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
@@ -233,6 +248,8 @@ class EpochKeeper {
   StagePlan last_plan_ ABSL_GUARDED_BY(mu_);  // over workers: the weights that they have
   StagePlan served_ ABSL_GUARDED_BY(mu_);     // whose KV the nodes may have still; epoch 0: none
   std::set<NodeId> drained_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::pair<NodeId, TrustEventKind>> lapses_ ABSL_GUARDED_BY(mu_);  // not told yet
+  std::map<NodeId, std::string> barred_ ABSL_GUARDED_BY(mu_);                   // and why
   std::set<NodeId> prefetching_ ABSL_GUARDED_BY(mu_);  // were told what to fetch
   std::vector<NodeId> expected_ ABSL_GUARDED_BY(mu_);  // after a restart
   absl::Time expected_until_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();

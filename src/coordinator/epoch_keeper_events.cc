@@ -34,6 +34,8 @@ absl::Status EpochKeeper::Attach(NodeId node, const Hello& hello,
     absl::MutexLock lock(&mu_);
     replaced = membership_.Attach(node, hello, std::move(link), clock_.Now());
     membership_.Find(node)->drained = drained_.count(node) > 0;
+    const auto barred = barred_.find(node);
+    if (barred != barred_.end()) membership_.Find(node)->barred = barred->second;
     prefetching_.erase(node);
     refused_.reset();
     // It may have come back with more memory: the planner is to look at it again.
@@ -94,6 +96,16 @@ void EpochKeeper::OnLink(NodeId from, const WorkerLink* link, const LinkSpeed& s
   changed_ = true;
 }
 
+void EpochKeeper::TellLapses() {
+  std::vector<std::pair<NodeId, TrustEventKind>> lapses;
+  {
+    absl::MutexLock lock(&mu_);
+    lapses.swap(lapses_);
+  }
+  if (!options_.on_lapse) return;
+  for (const auto& [node, kind] : lapses) options_.on_lapse(node, kind);
+}
+
 void EpochKeeper::SurveyLinks(absl::Time now) {
   std::optional<LinkSurvey::Ask> ask;
   std::shared_ptr<WorkerLink> link;
@@ -139,6 +151,35 @@ void EpochKeeper::Undrain(NodeId node) {
   changed_ = true;
 }
 
+void EpochKeeper::Bar(NodeId node, const std::string& why) {
+  std::vector<Epoch> epochs;
+  std::string name;
+  {
+    absl::MutexLock lock(&mu_);
+    barred_[node] = why;
+    name = Name(node);
+    Member* member = membership_.Find(node);
+    if (member != nullptr) member->barred = why;
+    // What it computed may be in the KV of every stage behind it, and of epochs that went on.
+    served_ = StagePlan();
+    if (next_) epochs.push_back(next_->plan.epoch);
+    if (Serves()) epochs.push_back(present_.plan.epoch);
+    changed_ = true;
+  }
+  for (const Epoch epoch : epochs) {
+    Break(epoch, absl::StrCat(name, " is not trusted any more: ", why), true);
+  }
+}
+
+void EpochKeeper::Readmit(NodeId node) {
+  absl::MutexLock lock(&mu_);
+  barred_.erase(node);
+  Member* member = membership_.Find(node);
+  if (member != nullptr) member->barred.clear();
+  std::erase(present_.considered, node);
+  changed_ = true;
+}
+
 void EpochKeeper::OnDetached(NodeId node, const WorkerLink* link) {
   {
     absl::MutexLock lock(&mu_);
@@ -158,6 +199,9 @@ void EpochKeeper::Lose(NodeId node, const std::string& why) {
     if (member->present) present = member->present->epoch;
     if (member->next) next = member->next->epoch;
     link = member->link;
+    if (present && Serves() && !member->leaving) {
+      lapses_.emplace_back(node, TrustEventKind::kFailed);
+    }
     name = Name(node);
     membership_.MarkGone(*member);
     changed_ = true;
@@ -200,6 +244,7 @@ void EpochKeeper::OnPipelineEnd(Epoch epoch, const absl::Status& why) {
     Member* laggard = Laggard();
     if (laggard != nullptr) {
       membership_.LeaveOut(*laggard, "a step was stuck at its stage", clock_.Now());
+      lapses_.emplace_back(laggard->node, TrustEventKind::kFailed);
     }
   }
   Break(epoch, std::string(why.message()), false);
@@ -243,14 +288,16 @@ void EpochKeeper::Blame(Member& member, const StageReport& report) {
       if (report.fault == StageFault::kUpstream && i > 0) {
         Member* upstream = membership_.Find(chain.stages[i - 1].node);
         if (upstream == nullptr) return;
+        lapses_.emplace_back(upstream->node, TrustEventKind::kFailed);
         return membership_.LeaveOut(
             *upstream, absl::StrCat("it sent ", Name(member.node), " what is no step"), now);
       }
       if (report.fault == StageFault::kDownstream && !relayed) {
         return membership_.MarkUnreachable(member.node, chain.stages[i + 1].node, now);
       }
-      if (report.fault == StageFault::kSelf) membership_.LeaveOut(member, report.message, now);
-      return;
+      if (report.fault != StageFault::kSelf) return;
+      lapses_.emplace_back(member.node, TrustEventKind::kFailed);
+      return membership_.LeaveOut(member, report.message, now);
     }
   }
 }

@@ -48,7 +48,9 @@ bool EpochKeeper::HasStraggler() {
       if (now <= 0) continue;
       double& best = best_seconds_.try_emplace(stages[i].node, now).first->second;
       best = std::min(best, now);
-      straggles |= now > options_.rules.straggler_factor * best;
+      if (now <= options_.rules.straggler_factor * best) continue;
+      straggles = true;
+      lapses_.emplace_back(stages[i].node, TrustEventKind::kLate);
     }
   }
   return straggles;
@@ -127,6 +129,11 @@ PlannerInput EpochKeeper::InputFor(const std::vector<PlannerNode>& nodes) const 
   for (PlannerNode& node : input.nodes) {
     const auto measured = measured_.find(node.node);
     if (measured != measured_.end()) node.measured = measured->second;
+    if (!options_.routing_share) continue;
+    const double share = options_.routing_share(node.node);
+    node.profile.read_bytes_per_second *= share;
+    node.profile.int8_ops_per_second *= share;
+    node.profile.f32_flops_per_second *= share;
   }
   input.links = membership_.PlannerLinks(nodes, clock_.Now());
   input.rules = options_.planner;
@@ -340,7 +347,8 @@ void EpochKeeper::Refuse(const std::vector<NodeId>& considered, const absl::Stat
         leaving |= member != nullptr && member->leaving;
       }
     } else {
-      spdlog::warn("no plan: {}", message);
+      const bool again = present_.state == PlanState::kRefused && present_.refusal == message;
+      if (!again) spdlog::warn("no plan: {}", message);
       present_.state = PlanState::kRefused;
       present_.since = clock_.Now();
       present_.refusal = message;

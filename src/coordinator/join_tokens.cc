@@ -8,6 +8,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
+#include "common/logging.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "net/join_token.h"
@@ -18,7 +19,8 @@ namespace {
 constexpr size_t kSecretBytes = 16;
 constexpr absl::Duration kMaxTtl = absl::Hours(10 * 365 * 24);
 constexpr int64_t kMaxTokens = 10000;
-constexpr char kColumns[] = "id, created, expires, uses, used, revoked";
+constexpr size_t kMaxOwnerBytes = 64;
+constexpr char kColumns[] = "id, created, expires, uses, used, revoked, owner";
 
 // Looked up by hash: what the time of a look-up tells is about a hash that nobody chose.
 std::string HashOf(absl::string_view secret) {
@@ -36,6 +38,7 @@ JoinTokenInfo FromRow(const SqlRow& row) {
   info.uses = static_cast<uint64_t>(SqlInt(row[3]));
   info.used = static_cast<uint64_t>(SqlInt(row[4]));
   info.revoked = SqlInt(row[5]) != 0;
+  info.owner = SqlText(row[6]);
   return info;
 }
 
@@ -88,14 +91,20 @@ absl::string_view JoinTokenStateName(JoinTokenState state) {
   return "unknown";
 }
 
-absl::StatusOr<JoinTokens::Created> JoinTokens::Create(absl::Duration ttl, uint64_t uses) {
+absl::StatusOr<JoinTokens::Created> JoinTokens::Create(absl::Duration ttl, uint64_t uses,
+                                                       const std::string& owner) {
   if (ttl < absl::ZeroDuration() || ttl > kMaxTtl) {
     return absl::InvalidArgumentError("a token's ttl is at most 10 years; 0 means no end");
   }
   if (uses > 1'000'000'000) {
     return absl::InvalidArgumentError("a token's uses are at most 1000000000; 0 means any number");
   }
+  if (owner.size() > kMaxOwnerBytes || owner != Printable(owner)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("an owner's name is printable, of at most ", kMaxOwnerBytes, " bytes"));
+  }
   Created created;
+  created.info.owner = owner;
   const std::string secret = SecureRandomBytes(kSecretBytes);
   created.text = FormatJoinToken({ca_fingerprint_, secret});
   created.info.id = absl::BytesToHexString(SecureRandomBytes(4));
@@ -114,10 +123,10 @@ absl::StatusOr<JoinTokens::Created> JoinTokens::Create(absl::Duration ttl, uint6
     }
     return sql
         .Execute(
-            "INSERT INTO join_tokens (id, secret_hash, created, expires, uses) "
-            "VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO join_tokens (id, secret_hash, created, expires, uses, owner) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
             {created.info.id, HashOf(secret), absl::ToUnixSeconds(created.info.created), expires,
-             static_cast<int64_t>(uses)})
+             static_cast<int64_t>(uses), owner})
         .status();
   }));
   return created;
@@ -147,9 +156,10 @@ absl::StatusOr<JoinTokenInfo> JoinTokens::Revoke(absl::string_view id) {
   return info;
 }
 
-absl::Status JoinTokens::Redeem(absl::string_view secret) {
-  return database_.Transact([&](Transaction& sql) -> absl::Status {
-    const absl::StatusOr<JoinTokenInfo> info = FindBy(sql, "secret_hash", HashOf(secret));
+absl::StatusOr<JoinTokenInfo> JoinTokens::Redeem(absl::string_view secret) {
+  absl::StatusOr<JoinTokenInfo> info = absl::NotFoundError("");
+  RETURN_IF_ERROR(database_.Transact([&](Transaction& sql) -> absl::Status {
+    info = FindBy(sql, "secret_hash", HashOf(secret));
     if (absl::IsNotFound(info.status())) {
       return absl::UnauthenticatedError(
           "the join token is wrong: this coordinator did not make it; copy the one that it printed "
@@ -158,7 +168,8 @@ absl::Status JoinTokens::Redeem(absl::string_view secret) {
     if (!info.ok()) return info.status();
     RETURN_IF_ERROR(Refusal(info->StateAt(clock_.WallNow())));
     return sql.Execute("UPDATE join_tokens SET used = used + 1 WHERE id = ?", {info->id}).status();
-  });
+  }));
+  return info;
 }
 
 absl::StatusOr<std::string> JoinTokens::StartToken(const std::string& state_dir) {

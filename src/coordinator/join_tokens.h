@@ -29,6 +29,7 @@ struct JoinTokenInfo {
   uint64_t uses = 0;   // 0: any number
   uint64_t used = 0;
   bool revoked = false;
+  std::string owner;  // of the nodes that join with it; empty: they say so themselves
 
   // The first that holds of: revoked, expired, spent.
   JoinTokenState StateAt(absl::Time now) const;
@@ -47,16 +48,17 @@ class JoinTokens {
     JoinTokenInfo info;
     std::string text;  // the whole token, nowhere else
   };
-  // ttl: zero means that it does not expire; at most 10 years. uses: 0 means any number.
-  absl::StatusOr<Created> Create(absl::Duration ttl, uint64_t uses);
+  // ttl: zero means that it does not expire; at most 10 years. uses: 0 means any number. owner:
+  // printable, at most 64 bytes.
+  absl::StatusOr<Created> Create(absl::Duration ttl, uint64_t uses, const std::string& owner = "");
   // Oldest first.
   absl::StatusOr<std::vector<JoinTokenInfo>> List();
   // NotFound: no such id. Fine if it was revoked before.
   absl::StatusOr<JoinTokenInfo> Revoke(absl::string_view id);
 
-  // Counts a use. Unauthenticated: wrong, revoked, expired or spent, and which. secret: as in
-  // JoinToken; comes from a peer.
-  absl::Status Redeem(absl::string_view secret);
+  // Counts a use; the token. Unauthenticated: wrong, revoked, expired or spent, and which. secret:
+  // as in JoinToken; comes from a peer.
+  absl::StatusOr<JoinTokenInfo> Redeem(absl::string_view secret);
 
   // The token of <state_dir>/join-token if it still admits workers; else a new one for any number
   // of workers, which is written there.

@@ -47,7 +47,7 @@ absl::string_view MemberStateName(MemberState state) {
 
 MemberState Member::state() const {
   if (!attached()) return MemberState::kGone;
-  if (leaving || drained) return MemberState::kDraining;
+  if (is_to_leave()) return MemberState::kDraining;
   return stage() == nullptr ? MemberState::kStandby : stage()->state;
 }
 
@@ -65,6 +65,7 @@ std::shared_ptr<WorkerLink> Membership::Attach(NodeId node, const Hello& hello,
   member.left_out_until = old.left_out_until;
   member.last_failure = old.last_failure;
   member.drained = old.drained;
+  member.barred = old.barred;
   std::erase_if(broken_links_, [node](const auto& link) {
     return link.first.first == node || link.first.second == node;
   });
@@ -195,7 +196,7 @@ std::vector<NodeId> Membership::Stalled(absl::Time now) const {
 std::vector<Candidate> Membership::Candidates(absl::Time now) const {
   std::vector<Candidate> candidates;
   for (const auto& [node, member] : members_) {
-    if (member.attached() && !member.leaving && !member.drained && member.left_out_until <= now) {
+    if (member.attached() && !member.is_to_leave() && member.left_out_until <= now) {
       candidates.push_back({node, member.joined});
     }
   }

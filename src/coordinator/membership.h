@@ -61,6 +61,7 @@ struct Member {
   bool leaving = false;                // it was told to stop, and waits until it is released
   bool released = false;               // it was told so
   bool drained = false;                // the operator took it out
+  std::string barred;                  // why it is not trusted with layers; empty: it is
   std::optional<MemberStage> present;  // of the epoch that serves, or served last
   std::optional<MemberStage> next;     // of the one that is prepared
   StageCounters counters;
@@ -77,6 +78,7 @@ struct Member {
   std::string last_failure;
 
   bool attached() const { return link != nullptr; }
+  bool is_to_leave() const { return leaving || drained || !barred.empty(); }
   // What it holds, or will hold if that is nothing.
   const MemberStage* stage() const { return present ? &*present : next ? &*next : nullptr; }
   MemberState state() const;

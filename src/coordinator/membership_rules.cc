@@ -47,7 +47,9 @@ MembershipMove MoveWithoutPlan(const MembershipView& view, const MembershipRules
             : absl::StrCat("waiting for workers: ", workers, " of ", rules.min_workers, " joined");
     return move;
   }
-  if (view.plan == PlanState::kRefused && SameNodes(view.candidates, view.considered)) return {};
+  if (view.plan == PlanState::kRefused && SameNodes(view.candidates, view.considered)) {
+    return PlanAt(view.refused_at + rules.refused_interval, view.now);
+  }
   if (view.now < view.expected_until) {
     const bool all_here = std::all_of(view.expected.begin(), view.expected.end(), [&](NodeId node) {
       return std::any_of(view.candidates.begin(), view.candidates.end(),

@@ -45,11 +45,13 @@ struct MembershipRules {
   double straggler_factor = 3;
   double straggler_gain = 1.5;
   absl::Duration max_plan_delay = absl::Seconds(30);  // between plans that fail by themselves
+  // What stood against a plan may be none of the nodes: a full disk.
+  absl::Duration refused_interval = absl::Seconds(10);
 };
 
 enum class PlanState {
   kNone,     // no epoch
-  kRefused,  // the planner found no plan for `considered`
+  kRefused,  // there is no plan for `considered`, or it can't begin
   kLoading,  // assigned, not all stages ready
   kServing,
   kBroken,  // a stage's node is lost, leaving or failed, or a hop broke
@@ -67,8 +69,9 @@ struct MembershipView {
   PlanState plan = PlanState::kNone;
   std::vector<NodeId> considered;  // candidates of the last plan
   absl::Time broken_since = absl::InfinitePast();
-  absl::Time not_before = absl::InfinitePast();  // see PlanDelay
-  bool served_before = false;                    // min_workers were there once
+  absl::Time refused_at = absl::InfiniteFuture();  // where plan is kRefused
+  absl::Time not_before = absl::InfinitePast();    // see PlanDelay
+  bool served_before = false;                      // min_workers were there once
   size_t active_sequences = 0;
   bool must_move = false;  // a node of the plan shall not be in it any more
   // For these candidates there was no plan without it.

@@ -69,7 +69,7 @@ absl::Status NodeDrains::Restore() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<KnownNode> NodeDrains::Find(absl::string_view wanted) {
+absl::StatusOr<KnownNode> NodeDrains::Find(absl::string_view wanted) const {
   std::map<NodeId, KnownNode> known;
   ASSIGN_OR_RETURN(const std::vector<EnrolledNode> enrolled, ListEnrolledNodes(database_));
   for (const EnrolledNode& node : enrolled) known[node.node] = {node.node, node.name};

@@ -50,12 +50,13 @@ class NodeDrains {
   absl::StatusOr<Change> Drain(absl::string_view wanted) ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<Change> Undrain(absl::string_view wanted) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Among all that are attached, have ever enrolled or are drained.
+  absl::StatusOr<KnownNode> Find(absl::string_view wanted) const ABSL_LOCKS_EXCLUDED(mu_);
+
   // Who is drained, and since when (wall clock).
   std::map<NodeId, absl::Time> List() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  absl::StatusOr<KnownNode> Find(absl::string_view wanted);
-
   Database& database_;
   const Clock& clock_;
   EpochKeeper& keeper_;

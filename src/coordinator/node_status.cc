@@ -34,6 +34,9 @@ void FillState(const Member& member, std::optional<absl::Time> drained, absl::Ti
                        member.stage() != nullptr ? "; its layers move to others first" : "");
   } else if (drained) {
     why = DrainedSince(*drained);
+  } else if (!member.barred.empty()) {
+    if (attached) state = "barred";
+    why = absl::StrCat("not trusted with layers: ", member.barred);
   } else if (member.leaving) {
     why = "it was told to stop; its layers move to others first";
   } else if (attached && member.left_out_until > now) {
@@ -53,6 +56,7 @@ void FillNodeStatus(const Member& member, std::optional<absl::Time> drained, abs
   node.set_node(member.node.v);
   node.set_name(member.hello.name);
   node.set_address(member.hello.hop_address);
+  node.set_owner(member.hello.owner);
   FillState(member, drained, now, node);
   if (const MemberStage* stage = member.stage()) {
     node.set_first_layer(stage->layers.first);

@@ -181,6 +181,10 @@ ApiResult<std::shared_ptr<ReplySource>> OpenAiApi::Impl::Begin(
     const std::function<ApiResult<ApiRequest>()>& parse, absl::Time arrived,
     const std::string& owner, std::optional<int64_t> usual_seed) {
   if (stopping) return ErrorFor(absl::UnavailableError("the coordinator is shutting down"));
+  if (const absl::Status status = options.accepting ? options.accepting() : absl::OkStatus();
+      !status.ok()) {
+    return ErrorFor(status);
+  }
   const SchedulerStats stats = scheduler.Stats();
   if (stats.serving) {
     absl::MutexLock lock(&mu);

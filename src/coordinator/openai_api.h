@@ -27,6 +27,8 @@ struct OpenAiOptions {
   ReplyStore* replies = nullptr;
   // The cluster's, in the words of ClusterStatus, for Retry-After; empty: not known.
   std::function<std::string()> cluster_state;
+  // Unavailable, in words for a client: no request is taken now. Empty: all are.
+  std::function<absl::Status()> accepting;
 };
 
 // Thread-safe. Every error is a reply in OpenAI's form {"error": {message, type, param, code}}.

@@ -98,6 +98,11 @@ class Sequence {
   uint64_t last_step = 0;      // that it was in
   uint32_t cached_tokens = 0;  // of the prompt, whose KV was there when it was first admitted
   std::shared_ptr<Drafting> drafting;  // the speculator's
+  struct Charged {
+    uint32_t positions = 0;  // computed, or cached
+    uint32_t tokens = 0;     // known; 0: nothing is charged yet
+  };
+  Charged charged;  // to its owner: the usage meter's
 
  private:
   uint32_t sampled() const { return known() - static_cast<uint32_t>(input_.prompt.size()); }

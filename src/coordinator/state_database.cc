@@ -50,6 +50,11 @@ const std::vector<std::string>& Migrations() {
         CREATE TABLE stored_nodes (position INTEGER PRIMARY KEY, node TEXT NOT NULL);
         CREATE TABLE drained_nodes (node TEXT PRIMARY KEY, since INTEGER NOT NULL);
       )sql",
+      // Whom nodes work for; empty in a token that leaves it to the node.
+      R"sql(
+        ALTER TABLE join_tokens ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+        ALTER TABLE enrolled_nodes ADD COLUMN owner TEXT NOT NULL DEFAULT 'unowned';
+      )sql",
   };
   return migrations;
 }
@@ -94,11 +99,12 @@ absl::Status RecordEnrolment(Database& database, const EnrolledNode& node) {
   return database.Transact([&](Transaction& sql) {
     return sql
         .Execute(
-            "INSERT INTO enrolled_nodes VALUES (?, ?, ?, ?) ON CONFLICT (node) DO UPDATE SET "
-            "name = iif(excluded.name = '', name, excluded.name), "
-            "certificate_expires = excluded.certificate_expires",
+            "INSERT INTO enrolled_nodes (node, name, first_seen, certificate_expires, owner) "
+            "VALUES (?1, ?2, ?3, ?4, iif(?5 = '', 'unowned', ?5)) ON CONFLICT (node) DO UPDATE SET "
+            "name = iif(?2 = '', name, ?2), certificate_expires = ?4, "
+            "owner = iif(?5 = '', owner, ?5)",
             {NodeName(node.node), node.name, absl::ToUnixSeconds(node.first_seen),
-             absl::ToUnixSeconds(node.certificate_expires)})
+             absl::ToUnixSeconds(node.certificate_expires), node.owner})
         .status();
   });
 }
@@ -107,13 +113,13 @@ absl::StatusOr<std::vector<EnrolledNode>> ListEnrolledNodes(Database& database) 
   std::vector<EnrolledNode> nodes;
   RETURN_IF_ERROR(database.Transact([&](Transaction& sql) -> absl::Status {
     ASSIGN_OR_RETURN(const std::vector<SqlRow> rows,
-                     sql.Query("SELECT node, name, first_seen, certificate_expires "
+                     sql.Query("SELECT node, name, first_seen, certificate_expires, owner "
                                "FROM enrolled_nodes ORDER BY first_seen, node"));
     for (const SqlRow& row : rows) {
       const std::optional<NodeId> node = ParseNodeName(SqlText(row[0]));
       if (!node) return absl::DataLossError("the state database has a node without an id");
       nodes.push_back({*node, SqlText(row[1]), absl::FromUnixSeconds(SqlInt(row[2])),
-                       absl::FromUnixSeconds(SqlInt(row[3]))});
+                       absl::FromUnixSeconds(SqlInt(row[3])), SqlText(row[4])});
     }
     return absl::OkStatus();
   }));

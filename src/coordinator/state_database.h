@@ -27,9 +27,12 @@ struct EnrolledNode {
   std::string name;  // as the worker last called itself, printable
   absl::Time first_seen;
   absl::Time certificate_expires;
+  std::string owner = "";  // whom it works for
 };
+inline constexpr char kNoOwner[] = "unowned";
 
-// Adds the node, or updates its name and certificate. name empty: keeps the one that is there.
+// Adds the node, or updates its name, certificate and owner. name, owner empty: keeps the one that
+// is there; a new node without an owner gets kNoOwner.
 absl::Status RecordEnrolment(Database& database, const EnrolledNode& node);
 absl::StatusOr<std::vector<EnrolledNode>> ListEnrolledNodes(Database& database);
 

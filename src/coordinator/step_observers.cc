@@ -11,6 +11,7 @@ void StepObservers::OnStep(const Batcher::StepInFlight& step, const StepResult& 
   if (meters != nullptr) {
     meters->Observe(result, step.submitted_at, static_cast<uint32_t>(step.step.tokens()));
   }
+  if (usage != nullptr) usage->Observe(step);
   if (traces == nullptr) return;
   StepTrace trace;
   trace.epoch = result.epoch;

@@ -7,6 +7,7 @@
 #include "coordinator/pipeline.h"
 #include "coordinator/stage_meters.h"
 #include "coordinator/trace_store.h"
+#include "coordinator/usage_meter.h"
 
 namespace efedllm {
 
@@ -14,6 +15,7 @@ namespace efedllm {
 struct StepObservers {
   TraceStore* traces = nullptr;
   StageMeters* meters = nullptr;
+  UsageMeter* usage = nullptr;
 
   // result: of that step, OK; its hidden is not looked at. head_begun, head_done: when its rows
   // became tokens.

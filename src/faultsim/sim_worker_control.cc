@@ -99,8 +99,10 @@ void SimWorker::OnControl(const std::string& bytes) {
       if (!hand_over.ok()) return EndSession(std::string(hand_over.status().message()));
       return OnHandOver(*hand_over);
     }
-    case v1::CoordinatorMessage::kMeasureLinks:  // links of this world need no measuring
-    case v1::CoordinatorMessage::kPrefetch:      // weights take no time here
+    case v1::CoordinatorMessage::kMeasureLinks:   // links of this world need no measuring
+    case v1::CoordinatorMessage::kPrefetch:       // weights take no time here
+    case v1::CoordinatorMessage::kReceiptAnswer:  // nor does this one give receipts
+    case v1::CoordinatorMessage::kLedgerHead:     // or look after a ledger
       return;
     case v1::CoordinatorMessage::MESSAGE_NOT_SET:
       return EndSession("a message that nobody can read");

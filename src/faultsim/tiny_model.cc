@@ -10,7 +10,7 @@
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "coordinator/epoch_builder.h"
-#include "faultsim/gguf_writer.h"
+#include "model/gguf_writer.h"
 #include "text/sampler.h"
 
 namespace efedllm::faultsim {
@@ -23,46 +23,60 @@ constexpr uint32_t kFfn = 48;
 constexpr uint32_t kVocab = 64;
 constexpr uint32_t kByteTokens = 32;  // what has none is the unknown token
 
-void WriteVocabulary(GgufWriter& gguf) {
-  std::vector<std::string> tokens = {"<unk>", "<s>", "</s>"};
-  std::vector<int32_t> types = {2, 3, 3};
+// What a file of it says, and the texts that are views in there.
+struct Metadata {
+  GgufMetadata values;
+  std::vector<std::string> tokens;
+};
+
+void AddVocabulary(Metadata& metadata) {
+  metadata.tokens = {"<unk>", "<s>", "</s>"};
+  std::vector<int64_t> types = {2, 3, 3};
   for (uint32_t i = 0; i < kByteTokens; ++i) {
-    tokens.push_back(absl::StrFormat("<0x%02X>", 'a' + i));
+    metadata.tokens.push_back(absl::StrFormat("<0x%02X>", 'a' + i));
     types.push_back(6);
   }
-  while (tokens.size() < kVocab) {
-    tokens.push_back(absl::StrCat("w", tokens.size()));
+  while (metadata.tokens.size() < kVocab) {
+    metadata.tokens.push_back(absl::StrCat("w", metadata.tokens.size()));
     types.push_back(1);
   }
-  gguf.String("tokenizer.ggml.model", "llama");
-  gguf.Strings("tokenizer.ggml.tokens", tokens);
-  gguf.Floats("tokenizer.ggml.scores", std::vector<float>(kVocab, 0.0f));
-  gguf.Ints("tokenizer.ggml.token_type", types);
-  gguf.Uint("tokenizer.ggml.bos_token_id", 1);
-  gguf.Uint("tokenizer.ggml.eos_token_id", 2);
+  metadata.values.insert(
+      metadata.values.end(),
+      {{"tokenizer.ggml.model", absl::string_view("llama")},
+       {"tokenizer.ggml.tokens", MetadataArray{std::vector<absl::string_view>(
+                                     metadata.tokens.begin(), metadata.tokens.end())}},
+       {"tokenizer.ggml.scores", MetadataArray{std::vector<double>(kVocab, 0.0)}},
+       {"tokenizer.ggml.token_type", MetadataArray{std::move(types)}},
+       {"tokenizer.ggml.bos_token_id", uint64_t{1}},
+       {"tokenizer.ggml.eos_token_id", uint64_t{2}}});
 }
 
 std::string ModelBytes() {
-  GgufWriter gguf;
-  gguf.String("general.architecture", "llama");
-  gguf.String("general.name", "tiny");
-  gguf.Uint("llama.block_count", TinyModel::kLayers);
-  gguf.Uint("llama.context_length", TinyModel::kContext);
-  gguf.Uint("llama.embedding_length", kWidth);
-  gguf.Uint("llama.feed_forward_length", kFfn);
-  gguf.Uint("llama.attention.head_count", kHeads);
-  gguf.Uint("llama.attention.head_count_kv", 1);
-  gguf.Uint("llama.rope.dimension_count", kHeadDim);
-  gguf.Float("llama.attention.layer_norm_rms_epsilon", 1e-5f);
-  WriteVocabulary(gguf);
+  Metadata metadata;
+  metadata.values = {{"general.architecture", absl::string_view("llama")},
+                     {"general.name", absl::string_view("tiny")},
+                     {"llama.block_count", uint64_t{TinyModel::kLayers}},
+                     {"llama.context_length", uint64_t{TinyModel::kContext}},
+                     {"llama.embedding_length", uint64_t{kWidth}},
+                     {"llama.feed_forward_length", uint64_t{kFfn}},
+                     {"llama.attention.head_count", uint64_t{kHeads}},
+                     {"llama.attention.head_count_kv", uint64_t{1}},
+                     {"llama.rope.dimension_count", uint64_t{kHeadDim}},
+                     {"llama.attention.layer_norm_rms_epsilon", double{1e-5f}}};
+  AddVocabulary(metadata);
+  std::vector<GgufTensor> tensors;
+  std::string data;
   Random random(20261123);
   const auto tensor = [&](const std::string& name, const std::vector<uint64_t>& shape,
                           float scale) {
     uint64_t values = 1;
     for (const uint64_t extent : shape) values *= extent;
-    std::vector<float> data(values);
-    for (float& value : data) value = static_cast<float>(random.Uniform() * 2 - 1) * scale;
-    gguf.Tensor(name, shape, data);
+    tensors.push_back({name, /*gguf_type=*/0, shape, values * sizeof(float)});
+    for (uint64_t i = 0; i < values; ++i) {
+      const auto value = static_cast<float>(random.Uniform() * 2 - 1) * scale;
+      data.append(reinterpret_cast<const char*>(&value), sizeof(value));
+    }
+    static_assert(kWidth * sizeof(float) % kGgufAlignment == 0, "tensors need no padding");
   };
   const uint64_t q = kHeads * kHeadDim;
   tensor("token_embd.weight", {kWidth, kVocab}, 1);
@@ -80,7 +94,7 @@ std::string ModelBytes() {
     tensor(block + "ffn_up.weight", {kWidth, kFfn}, 1);
     tensor(block + "ffn_down.weight", {kFfn, kWidth}, 1);
   }
-  return gguf.Build();
+  return GgufHeader(metadata.values, tensors) + data;
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "wire/field_checks.h"
+#include "wire/model_wire.h"
 #include "wire/tensor_wire.h"
 
 namespace efedllm {
@@ -31,80 +32,6 @@ absl::StatusOr<NodeProfile> ProfileFromWire(const v1::NodeProfile& message) {
   profile.int8_ops_per_second = message.int8_ops_per_second();
   profile.f32_flops_per_second = message.f32_flops_per_second();
   return profile;
-}
-
-// Checked with the rest of the model's config.
-RopeConfig RopeFromWire(const v1::RopeConfig& message) {
-  RopeConfig rope;
-  rope.dims = message.dims();
-  rope.base = message.base();
-  rope.scaling = static_cast<RopeScaling>(std::min<uint32_t>(message.scaling(), UINT8_MAX));
-  rope.factor = message.factor();
-  rope.original_context = message.original_context();
-  rope.beta_fast = message.beta_fast();
-  rope.beta_slow = message.beta_slow();
-  rope.magnitude = message.magnitude();
-  return rope;
-}
-
-void RopeToWire(const RopeConfig& rope, v1::RopeConfig& message) {
-  message.set_dims(rope.dims);
-  message.set_base(rope.base);
-  message.set_scaling(static_cast<uint32_t>(rope.scaling));
-  message.set_factor(rope.factor);
-  message.set_original_context(rope.original_context);
-  message.set_beta_fast(rope.beta_fast);
-  message.set_beta_slow(rope.beta_slow);
-  message.set_magnitude(rope.magnitude);
-}
-
-absl::StatusOr<ModelConfig> ConfigFromWire(const v1::ModelConfig& message) {
-  RETURN_IF_ERROR(CheckText("model.architecture", message.architecture(), kMaxNameBytes));
-  RETURN_IF_ERROR(CheckText("model.name", message.name(), 1024));
-  ModelConfig config;
-  config.architecture = message.architecture();
-  config.name = message.name();
-  config.layers = message.layers();
-  config.d_model = message.d_model();
-  config.heads = message.heads();
-  config.kv_heads = message.kv_heads();
-  config.head_dim = message.head_dim();
-  config.d_ffn = message.d_ffn();
-  config.vocab = message.vocab();
-  config.context = message.context();
-  config.rope = RopeFromWire(message.rope());
-  config.norm_epsilon = message.norm_epsilon();
-  config.experts = message.experts();
-  config.experts_used = message.experts_used();
-  config.attention_scale = message.attention_scale();
-  config.attention_soft_cap = message.attention_soft_cap();
-  config.final_soft_cap = message.final_soft_cap();
-  config.window = message.window();
-  config.window_period = message.window_period();
-  RETURN_IF_ERROR(ValidateModelConfig(config));
-  return config;
-}
-
-void ConfigToWire(const ModelConfig& config, v1::ModelConfig& message) {
-  message.set_architecture(config.architecture);
-  message.set_name(config.name);
-  message.set_layers(config.layers);
-  message.set_d_model(config.d_model);
-  message.set_heads(config.heads);
-  message.set_kv_heads(config.kv_heads);
-  message.set_head_dim(config.head_dim);
-  message.set_d_ffn(config.d_ffn);
-  message.set_vocab(config.vocab);
-  message.set_context(config.context);
-  RopeToWire(config.rope, *message.mutable_rope());
-  message.set_norm_epsilon(config.norm_epsilon);
-  message.set_experts(config.experts);
-  message.set_experts_used(config.experts_used);
-  message.set_attention_scale(config.attention_scale);
-  message.set_attention_soft_cap(config.attention_soft_cap);
-  message.set_final_soft_cap(config.final_soft_cap);
-  message.set_window(config.window);
-  message.set_window_period(config.window_period);
 }
 
 absl::StatusOr<StepLimits> LimitsFromWire(const v1::StepLimits& message, uint32_t d_model) {
@@ -146,6 +73,8 @@ v1::Hello ToWire(const Hello& hello) {
   message.set_numerics_id(hello.numerics_id);
   message.set_name(hello.name);
   message.set_hop_address(hello.hop_address);
+  message.set_public_key(std::string(hello.public_key.begin(), hello.public_key.end()));
+  message.set_owner(hello.owner);
   v1::NodeProfile& profile = *message.mutable_profile();
   profile.set_threads(hello.profile.threads);
   profile.set_memory_bytes(hello.profile.memory_bytes);
@@ -160,7 +89,7 @@ v1::Assignment ToWire(const Assignment& assignment) {
   message.set_epoch(assignment.epoch.v);
   message.set_first_layer(assignment.layers.first);
   message.set_last_layer(assignment.layers.last);
-  ConfigToWire(assignment.config, *message.mutable_model());
+  *message.mutable_model() = ToWire(assignment.config);
   for (const TensorSpec& spec : assignment.tensors) *message.add_tensors() = ToWire(spec);
   message.set_kv_tokens(assignment.kv_tokens);
   v1::StepLimits& limits = *message.mutable_limits();
@@ -172,6 +101,7 @@ v1::Assignment ToWire(const Assignment& assignment) {
   message.set_upstream_node(assignment.upstream.v);
   message.set_downstream_node(assignment.downstream.v);
   message.set_downstream_address(assignment.downstream_address);
+  message.set_upstream_codec(assignment.upstream_codec.number());
   message.set_codec(assignment.codec.number());
   if (assignment.upstream_basis) {
     *message.mutable_upstream_basis() = ToWire(*assignment.upstream_basis);
@@ -241,6 +171,12 @@ absl::StatusOr<Hello> FromWire(const v1::Hello& message) {
   hello.name = message.name();
   ASSIGN_OR_RETURN(hello.profile, ProfileFromWire(message.profile()));
   hello.hop_address = message.hop_address();
+  if (message.public_key().size() != hello.public_key.size()) {
+    return WrongField("public_key", "is no Ed25519 key");
+  }
+  std::copy(message.public_key().begin(), message.public_key().end(), hello.public_key.begin());
+  RETURN_IF_ERROR(CheckText("owner", message.owner(), kMaxNameBytes));
+  hello.owner = message.owner();
   return hello;
 }
 
@@ -248,7 +184,7 @@ absl::StatusOr<Assignment> FromWire(const v1::Assignment& message) {
   Assignment assignment;
   RETURN_IF_ERROR(CheckRange("epoch", message.epoch(), 1, kMaxCount));
   assignment.epoch = Epoch{message.epoch()};
-  ASSIGN_OR_RETURN(assignment.config, ConfigFromWire(message.model()));
+  ASSIGN_OR_RETURN(assignment.config, FromWire(message.model()));
   ASSIGN_OR_RETURN(assignment.layers, LayersFromWire(message, assignment.config.layers));
   RETURN_IF_ERROR(CheckRange("the number of tensors", static_cast<uint64_t>(message.tensors_size()),
                              1, uint64_t{assignment.layers.size()} * kTensorsPerLayer + 1));
@@ -267,6 +203,12 @@ absl::StatusOr<Assignment> FromWire(const v1::Assignment& message) {
   const std::optional<CodecSetting> codec = CodecFromNumber(message.codec());
   if (!codec) return WrongField("codec", absl::StrCat("is ", message.codec(), ", unknown here"));
   assignment.codec = *codec;
+  const std::optional<CodecSetting> upstream_codec = CodecFromNumber(message.upstream_codec());
+  if (!upstream_codec) {
+    return WrongField("upstream_codec",
+                      absl::StrCat("is ", message.upstream_codec(), ", unknown here"));
+  }
+  assignment.upstream_codec = *upstream_codec;
   if (message.has_upstream_basis()) {
     ASSIGN_OR_RETURN(assignment.upstream_basis,
                      BasisFromWire(message.upstream_basis(), assignment.config.d_model));
@@ -277,6 +219,9 @@ absl::StatusOr<Assignment> FromWire(const v1::Assignment& message) {
   }
   if (codec->needs_basis() && !assignment.downstream_basis) {
     return WrongField("codec", "needs a basis, and there is none");
+  }
+  if (upstream_codec->needs_basis() && !assignment.upstream_basis) {
+    return WrongField("upstream_codec", "needs a basis, and there is none");
   }
   RETURN_IF_ERROR(CheckRange("kv_type", message.kv_type(), 0, kKvTypeCount - 1));
   assignment.kv_type = static_cast<KvType>(message.kv_type());

@@ -14,6 +14,7 @@
 #include "cluster/step.h"
 #include "cluster/tensor_spec.h"
 #include "common/ids.h"
+#include "common/signing.h"
 #include "efedllm/cluster.pb.h"
 #include "svd/codec.h"
 #include "tensor/kv_type.h"
@@ -21,7 +22,7 @@
 namespace efedllm {
 
 // Nodes of different numbers refuse each other.
-inline constexpr uint32_t kProtocolVersion = 5;
+inline constexpr uint32_t kProtocolVersion = 7;
 // Counts up when docs/numerics.md changes a bit of any result.
 inline constexpr uint32_t kNumericsId = 2;
 
@@ -31,7 +32,9 @@ struct Hello {
   uint32_t numerics_id = kNumericsId;
   std::string name;  // printable, at most 64 bytes
   NodeProfile profile;
-  std::string hop_address;  // "HOST:PORT" or ":PORT"
+  std::string hop_address;    // "HOST:PORT" or ":PORT"
+  PublicKey public_key = {};  // of the key that the node is, and signs with
+  std::string owner;  // whom the node works for, if its join token leaves that open; printable
 };
 
 struct Assignment {
@@ -44,7 +47,8 @@ struct Assignment {
   NodeId upstream;    // 0: the coordinator
   NodeId downstream;  // 0: the coordinator
   std::string downstream_address;
-  CodecSetting codec;  // of what it sends
+  CodecSetting upstream_codec;  // of what it receives
+  CodecSetting codec;           // of what it sends
   // Of the boundaries in front of the stage and behind it (svd/boundary_basis.h); nullopt: none.
   std::optional<TensorSpec> upstream_basis, downstream_basis;
   KvType kv_type = KvType::kF32;

@@ -14,16 +14,16 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "checksums are written as they lie");
 
-constexpr uint8_t kChecksumTag = 15 << 3 | 1;  // field 15, 64 bits
+constexpr uint8_t kChecksumTag = 15 << 3 | 5;  // field 15, 32 bits
 
-uint64_t Checksum(absl::Span<const uint8_t> head, absl::Span<const uint8_t> payload) {
-  if (payload.empty()) return XXH3_64bits(head.data(), head.size());
+uint32_t Checksum(absl::Span<const uint8_t> head, absl::Span<const uint8_t> payload) {
+  if (payload.empty()) return static_cast<uint32_t>(XXH3_64bits(head.data(), head.size()));
   const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
                                                                               XXH3_freeState);
   CHECK(state != nullptr && XXH3_64bits_reset(state.get()) == XXH_OK);
   XXH3_64bits_update(state.get(), head.data(), head.size());
   XXH3_64bits_update(state.get(), payload.data(), payload.size());
-  return XXH3_64bits_digest(state.get());
+  return static_cast<uint32_t>(XXH3_64bits_digest(state.get()));
 }
 
 absl::Span<const uint8_t> BytesOf(const std::string& text) {
@@ -40,7 +40,7 @@ grpc::Slice TakeString(std::string text) {
 }  // namespace
 
 grpc::ByteBuffer SealFrame(std::string head, std::string payload) {
-  const uint64_t checksum = Checksum(BytesOf(head), BytesOf(payload));
+  const uint32_t checksum = Checksum(BytesOf(head), BytesOf(payload));
   uint8_t field[kChecksumBytes] = {kChecksumTag};
   std::memcpy(field + 1, &checksum, sizeof(checksum));
   if (payload.empty()) {
@@ -62,7 +62,7 @@ absl::StatusOr<absl::Span<const uint8_t>> OpenFrame(const grpc::ByteBuffer& fram
   }
   if (memory.size() < kChecksumBytes) return damaged;
   const absl::Span<const uint8_t> bytes(memory.begin(), memory.size() - kChecksumBytes);
-  uint64_t checksum = 0;
+  uint32_t checksum = 0;
   std::memcpy(&checksum, bytes.end() + 1, sizeof(checksum));
   if (*bytes.end() != kChecksumTag || checksum != Checksum(bytes, {})) return damaged;
   return bytes;

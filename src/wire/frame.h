@@ -15,9 +15,9 @@
 
 namespace efedllm {
 
-// On the wire the last field of every frame's message: `fixed64 checksum = 15`, the XXH3-64 of all
-// the bytes before it.
-inline constexpr size_t kChecksumBytes = 9;
+// On the wire the last field of every frame's message: `fixed32 checksum = 15`, the low half of the
+// XXH3-64 of all the bytes before it.
+inline constexpr size_t kChecksumBytes = 5;
 
 // The frame that consists of head, payload and their checksum. Neither is copied.
 grpc::ByteBuffer SealFrame(std::string head, std::string payload = {});

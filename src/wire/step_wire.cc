@@ -24,7 +24,7 @@ using google::protobuf::io::CodedOutputStream;
 constexpr size_t kMaxSpanBytes = 25;
 constexpr size_t kMaxTrimBytes = 24;
 constexpr size_t kMaxForkBytes = 32;
-constexpr size_t kMaxTimingBytes = 40;
+constexpr size_t kMaxTimingBytes = 35;
 constexpr size_t kMaxReplayStagesBytes = 2 * kMaxStages;
 constexpr size_t kMaxFailureMessageBytes = 1024;
 constexpr size_t kMaxFailureBytes = kMaxFailureMessageBytes + 64;
@@ -81,9 +81,8 @@ void AddTimings(absl::Span<const StageTiming> timings, v1::StepFrame& frame) {
   for (const StageTiming& timing : timings) {
     const auto micros = static_cast<uint64_t>(timing.received_micros);
     frame.add_timings(Difference(micros, received));
-    for (const uint32_t number :
-         {timing.decode_micros, timing.queue_micros, timing.compute_micros, timing.encode_micros,
-          timing.received_codec, timing.received_bytes}) {
+    for (const uint32_t number : {timing.decode_micros, timing.queue_micros, timing.compute_micros,
+                                  timing.encode_micros, timing.received_bytes}) {
       frame.add_timings(number);
     }
     received = micros;
@@ -254,9 +253,8 @@ class FrameReader {
       StageTiming& timing = timings.emplace_back();
       uint64_t received = 0;
       bool read = in.ReadVarint64(&received);
-      for (uint32_t* number :
-           {&timing.decode_micros, &timing.queue_micros, &timing.compute_micros,
-            &timing.encode_micros, &timing.received_codec, &timing.received_bytes}) {
+      for (uint32_t* number : {&timing.decode_micros, &timing.queue_micros, &timing.compute_micros,
+                               &timing.encode_micros, &timing.received_bytes}) {
         read = read && in.ReadVarint32(number);
       }
       if (!read) return Malformed("a timing is cut off");
@@ -302,7 +300,8 @@ absl::Status TakeFailure(const FrameReader& reader, StepFrame& frame) {
   return absl::OkStatus();
 }
 
-absl::Status TakeActivations(const FrameReader& reader, ActivationCodec& codec, StepFrame& frame) {
+absl::Status TakeActivations(const FrameReader& reader, ActivationCodec& codec, StepFrame& frame,
+                             EncodedRows* encoded_rows) {
   const std::optional<CodecSetting> setting = CodecFromNumber(reader.codec());
   if (!setting) return Malformed(absl::StrCat("codec ", reader.codec(), " is unknown"));
   const size_t d_model = codec.d_model();
@@ -321,7 +320,8 @@ absl::Status TakeActivations(const FrameReader& reader, ActivationCodec& codec, 
   frame.codec = *setting;
   frame.encoded_bytes = reader.activations().size();
   if (rows == 0 && reader.activations().empty()) return absl::OkStatus();
-  const absl::Status decoded = codec.Decode(*setting, reader.activations(), frame.hidden.ref());
+  const absl::Status decoded =
+      codec.Decode(*setting, reader.activations(), frame.hidden.ref(), encoded_rows);
   return decoded.ok() ? decoded
                       : absl::Status(decoded.code(), Malformed(decoded.message()).message());
 }
@@ -366,7 +366,7 @@ size_t MaxStepFrameBytes(const StepLimits& limits, size_t d_model) {
 }
 
 absl::Status StepFromWire(const grpc::ByteBuffer& bytes, const StepLimits& limits,
-                          ActivationCodec& codec, StepFrame& frame) {
+                          ActivationCodec& codec, StepFrame& frame, EncodedRows* rows) {
   const size_t d_model = codec.d_model();
   if (bytes.Length() > MaxStepFrameBytes(limits, d_model) || bytes.Length() > INT32_MAX) {
     return Malformed(absl::StrCat("it has ", bytes.Length(), " bytes; at most ",
@@ -377,7 +377,8 @@ absl::Status StepFromWire(const grpc::ByteBuffer& bytes, const StepLimits& limit
   FrameReader reader(body, limits, frame);
   RETURN_IF_ERROR(reader.Read());
   RETURN_IF_ERROR(CheckStep(frame.step, limits));
-  return reader.has_failure() ? TakeFailure(reader, frame) : TakeActivations(reader, codec, frame);
+  return reader.has_failure() ? TakeFailure(reader, frame)
+                              : TakeActivations(reader, codec, frame, rows);
 }
 
 }  // namespace efedllm

@@ -52,8 +52,9 @@ size_t MaxStepFrameBytes(const StepLimits& limits, size_t d_model);
 // positions in range and not overflowing, replayed stages in order, known codec, payload of exactly
 // the step's tokens (or none, in a replay). codec: of the boundary that the frame crosses.
 // hidden is reused where it has the right shape (no allocation per step in the steady state).
+// rows: if not null, each row's encoding by itself is added to them.
 absl::Status StepFromWire(const grpc::ByteBuffer& bytes, const StepLimits& limits,
-                          ActivationCodec& codec, StepFrame& frame);
+                          ActivationCodec& codec, StepFrame& frame, EncodedRows* rows = nullptr);
 
 }  // namespace efedllm
 

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/logging.h"
+#include "wire/receipt_wire.h"
 #include "wire/status_wire.h"
 
 namespace efedllm {
@@ -16,8 +17,10 @@ namespace {
 constexpr size_t kMaxEvents = 256;
 constexpr absl::Duration kPushTimeout = absl::Seconds(5);
 constexpr absl::Duration kMostWait = absl::Milliseconds(200);  // until a request to stop is seen
+constexpr absl::Duration kFarewell = absl::Seconds(2);
 constexpr int64_t kLeastHeartbeatMillis = 50;
 constexpr int64_t kMostHeartbeatMillis = 30'000;
+constexpr size_t kMostErrorBytes = 2000;  // with the paths that say what to do
 
 }  // namespace
 
@@ -86,7 +89,7 @@ bool ControlSession::Loop(const ControlledParts& parts) {
       std::clamp(next_heartbeat_ - clock_.Now(), absl::ZeroDuration(), kMostWait);
   const std::optional<Event> event = events_.Pop(wait);
   if (event && !OnEvent(*event, parts)) return false;
-  return OnTime(parts.runner);
+  return OnTime(parts);
 }
 
 bool ControlSession::OnEvent(const Event& event, const ControlledParts& parts) {
@@ -112,8 +115,7 @@ bool ControlSession::OnMessage(const v1::CoordinatorMessage& message,
   heard_ = clock_.Now();
   switch (message.message_case()) {
     case v1::CoordinatorMessage::kWelcome:
-      OnWelcome(message.welcome());
-      return true;
+      return OnWelcome(message.welcome(), parts);
     case v1::CoordinatorMessage::kAssignment:
       OnAssignment(message.assignment(), parts.keeper);
       return true;
@@ -121,7 +123,8 @@ bool ControlSession::OnMessage(const v1::CoordinatorMessage& message,
       if (!leaving_ && message.release().epoch() < epoch_.v) return true;  // of an earlier plan
       epoch_ = Epoch{0};
       parts.keeper.Release();
-      return !leaving_;
+      if (leaving_) SayFarewell(parts);
+      return !leaving_ || parts.receipts != nullptr;
     case v1::CoordinatorMessage::kPing:
       return OnPing(message.ping());
     case v1::CoordinatorMessage::kMeasureLinks:
@@ -130,6 +133,10 @@ bool ControlSession::OnMessage(const v1::CoordinatorMessage& message,
       return OnHandOver(message.hand_over(), parts.keeper);
     case v1::CoordinatorMessage::kPrefetch:
       return OnPrefetch(message.prefetch(), parts.keeper);
+    case v1::CoordinatorMessage::kReceiptAnswer:
+      return OnReceiptAnswer(message.receipt_answer(), parts);
+    case v1::CoordinatorMessage::kLedgerHead:
+      return OnLedgerHead(message.ledger_head(), parts);
     case v1::CoordinatorMessage::MESSAGE_NOT_SET:
       break;
   }
@@ -178,11 +185,65 @@ bool ControlSession::OnPrefetch(const v1::Prefetch& message, StageKeeper& keeper
   return false;
 }
 
-void ControlSession::OnWelcome(const v1::Welcome& welcome) {
+bool ControlSession::OnReceiptAnswer(const v1::ReceiptAnswer& message,
+                                     const ControlledParts& parts) {
+  const absl::StatusOr<ReceiptAnswer> answer = FromWire(message);
+  if (!answer.ok()) {
+    problem_ = answer.status();
+    return false;
+  }
+  if (parts.receipts != nullptr) parts.receipts->TakeAnswer(*answer, coordinator_key_);
+  return true;
+}
+
+bool ControlSession::OnLedgerHead(const v1::LedgerHeadOffer& message,
+                                  const ControlledParts& parts) {
+  const absl::StatusOr<LedgerHeadOffer> offer = FromWire(message);
+  if (!offer.ok()) {
+    problem_ = offer.status();
+    return false;
+  }
+  if (parts.heads == nullptr) return true;
+  const absl::Status taken = parts.heads->Take(coordinator_key_, *offer);
+  if (absl::IsFailedPrecondition(taken)) {
+    spdlog::error("{}. {}", Printable(taken.message(), kMostErrorBytes),
+                  Printable(parts.heads->WhatToDo(coordinator_key_), kMostErrorBytes));
+  } else if (!taken.ok()) {
+    spdlog::error("{}", Printable(taken.message(), kMostErrorBytes));
+  }
+  // What this machine's disk did not take is no word about the coordinator.
+  const bool refused = absl::IsFailedPrecondition(taken) || absl::IsInvalidArgument(taken);
+  return SendHeldHead(*parts.heads, refused ? std::string(taken.message()) : "");
+}
+
+bool ControlSession::SendHeldHead(HeldLedgerHeads& heads, std::string refusal) {
+  HeldLedgerHead held;
+  held.refusal = std::move(refusal);
+  absl::StatusOr<std::optional<SignedLedgerHead>> newest = heads.Newest(coordinator_key_);
+  if (newest.ok()) {
+    held.head = *newest;
+  } else {
+    spdlog::error("{}", Printable(newest.status().message(), kMostErrorBytes));
+    held.refusal = std::string(newest.status().message());
+  }
+  v1::WorkerMessage message;
+  *message.mutable_held_ledger_head() = ToWire(held);
+  return stream_->Write(message);
+}
+
+bool ControlSession::OnWelcome(const v1::Welcome& welcome, const ControlledParts& parts) {
   heartbeat_interval_ = absl::Milliseconds(
       std::clamp<int64_t>(welcome.heartbeat_millis(), kLeastHeartbeatMillis, kMostHeartbeatMillis));
   next_heartbeat_ = clock_.Now();
+  const bool wanted = welcome.coordinator_key().size() == coordinator_key_.size();
+  if (parts.receipts != nullptr) parts.receipts->SetWanted(wanted);
+  if (wanted) {
+    std::copy(welcome.coordinator_key().begin(), welcome.coordinator_key().end(),
+              coordinator_key_.begin());
+  }
+  if (!welcomed_ && parts.receipts != nullptr) parts.receipts->Resend();
   if (!std::exchange(welcomed_, true)) options_.on_welcome();
+  return !wanted || parts.heads == nullptr || SendHeldHead(*parts.heads, "");
 }
 
 void ControlSession::OnAssignment(const v1::Assignment& message, StageKeeper& keeper) {
@@ -225,7 +286,25 @@ bool ControlSession::SendLeaving() {
   return stream_->Write(message);
 }
 
-bool ControlSession::OnTime(const StageRunner& runner) {
+bool ControlSession::SendReceipts(const ControlledParts& parts) {
+  if (!welcomed_ || parts.receipts == nullptr) return true;
+  parts.rows->Tend();
+  while (const std::optional<SignedReceipt> receipt = parts.receipts->Next()) {
+    v1::WorkerMessage message;
+    *message.mutable_receipt() = ToWire(*receipt);
+    if (!stream_->Write(message)) return false;
+  }
+  return true;
+}
+
+// What was computed last is still to be told, and answered, before the node goes.
+void ControlSession::SayFarewell(const ControlledParts& parts) {
+  released_ = true;
+  if (parts.receipts != nullptr) parts.receipts->Hurry();
+  leave_deadline_ = std::min(leave_deadline_, clock_.Now() + kFarewell);
+}
+
+bool ControlSession::OnTime(const ControlledParts& parts) {
   const absl::Time now = clock_.Now();
   if (!welcomed_ && now > welcome_deadline_) {
     problem_ = absl::DeadlineExceededError("the coordinator did not answer");
@@ -234,6 +313,10 @@ bool ControlSession::OnTime(const StageRunner& runner) {
   if (welcomed_ && now - heard_ > options_.silence_timeout) {
     problem_ = absl::UnavailableError(absl::StrCat("heard nothing of the coordinator for ",
                                                    absl::FormatDuration(options_.silence_timeout)));
+    return false;
+  }
+  if (released_ && (now > leave_deadline_ ||
+                    (parts.runner.counters().epoch == Epoch{0} && parts.receipts->idle()))) {
     return false;
   }
   if (now > leave_deadline_) {
@@ -245,7 +328,7 @@ bool ControlSession::OnTime(const StageRunner& runner) {
     renewed_ = true;
     return false;
   }
-  return now < next_heartbeat_ || SendHeartbeat(runner);
+  return SendReceipts(parts) && (now < next_heartbeat_ || SendHeartbeat(parts.runner));
 }
 
 }  // namespace efedllm

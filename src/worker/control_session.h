@@ -16,12 +16,17 @@
 #include "absl/time/time.h"
 #include "common/bounded_queue.h"
 #include "common/clock.h"
+#include "common/signing.h"
 #include "net/credentials.h"
 #include "net/link_prober.h"
 #include "wire/cluster_service.h"
 #include "wire/cluster_wire.h"
 #include "wire/handover_wire.h"
+#include "wire/ledger_wire.h"
 #include "wire/link_wire.h"
+#include "worker/kept_rows.h"
+#include "worker/ledger_heads.h"
+#include "worker/receipt_writer.h"
 #include "worker/stage_keeper.h"
 #include "worker/stage_runner.h"
 
@@ -46,6 +51,9 @@ struct ControlledParts {
   StageKeeper& keeper;
   const StageRunner& runner;
   LinkProber& prober;
+  KeptRows* rows = nullptr;  // null, all: no receipts
+  ReceiptWriter* receipts = nullptr;
+  HeldLedgerHeads* heads = nullptr;
 };
 
 // Run is called once. The Post... may be called from any thread, before, during and after Run.
@@ -84,12 +92,17 @@ class ControlSession {
   bool OnMeasureLinks(const v1::MeasureLinks& message, LinkProber& prober);
   bool OnHandOver(const v1::HandOver& message, StageKeeper& keeper);
   bool OnPrefetch(const v1::Prefetch& message, StageKeeper& keeper);
-  bool OnTime(const StageRunner& runner);
+  bool OnReceiptAnswer(const v1::ReceiptAnswer& message, const ControlledParts& parts);
+  bool OnLedgerHead(const v1::LedgerHeadOffer& message, const ControlledParts& parts);
+  bool OnTime(const ControlledParts& parts);
+  bool SendReceipts(const ControlledParts& parts);
+  void SayFarewell(const ControlledParts& parts);
 
-  void OnWelcome(const v1::Welcome& welcome);
+  bool OnWelcome(const v1::Welcome& welcome, const ControlledParts& parts);
   void OnAssignment(const v1::Assignment& message, StageKeeper& keeper);
   bool SendReport(const StageReport& report);
   bool SendHeartbeat(const StageRunner& runner);
+  bool SendHeldHead(HeldLedgerHeads& heads, std::string refusal);
   bool SendLeaving();
 
   const ControlOptions options_;
@@ -103,9 +116,11 @@ class ControlSession {
   absl::Status problem_;  // why we end the session ourselves
   bool welcomed_ = false;
   bool leaving_ = false;
+  bool released_ = false;  // after that; the last receipts are on their way
   bool renewed_ = false;
   Epoch epoch_;   // of the last assignment, if no release came since
   Epoch newest_;  // of the last assignment: a late one does not count
+  PublicKey coordinator_key_ = {};
   absl::Duration heartbeat_interval_ = absl::Seconds(1);
   absl::Time welcome_deadline_;
   absl::Time heard_ = absl::InfinitePast();  // the last message of the coordinator

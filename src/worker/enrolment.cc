@@ -10,7 +10,8 @@
 namespace efedllm {
 
 absl::StatusOr<Identity> Enrol(const std::string& address, const JoinToken& token,
-                               const std::string& name, NodeState& state, absl::Duration timeout) {
+                               const std::string& name, const std::string& owner, NodeState& state,
+                               absl::Duration timeout) {
   ASSIGN_OR_RETURN(const std::string ca_pem, FetchPinnedCa(address, token.ca_fingerprint, timeout));
   // No certificate of our own yet: only the coordinator is proven.
   Identity nobody;
@@ -25,6 +26,7 @@ absl::StatusOr<Identity> Enrol(const std::string& address, const JoinToken& toke
   ASSIGN_OR_RETURN(const std::string certificate_request, CertificateRequest(state.key_pem()));
   request.set_certificate_request(certificate_request);
   request.set_name(name);
+  request.set_owner(owner);
   v1::EnrolReply reply;
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));

@@ -14,9 +14,11 @@
 namespace efedllm {
 
 // Verifies that the server at address is the token's coordinator, has the node's key certified, and
-// saves the result. Unavailable, DeadlineExceeded: try again later; others: refused, and why.
+// saves the result. owner: whom the node works for, where the token does not say. Unavailable,
+// DeadlineExceeded: try again later; others: refused, and why.
 absl::StatusOr<Identity> Enrol(const std::string& address, const JoinToken& token,
-                               const std::string& name, NodeState& state, absl::Duration timeout);
+                               const std::string& name, const std::string& owner, NodeState& state,
+                               absl::Duration timeout);
 
 // True when less than a third of the certificate's life is left.
 bool RenewalIsDue(const Identity& identity, absl::Time now);

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "wire/receipt_wire.h"
 
 namespace efedllm {
 namespace {
@@ -17,20 +18,31 @@ constexpr StepId kFirstStep{1};  // of an epoch
 }  // namespace
 
 HeldStage::HeldStage(Assignment assignment, NodeId self, std::shared_ptr<StageExecutor> executor,
-                     StageBases bases, std::unique_ptr<FrameSender> downstream, const Clock& clock)
+                     StageBases bases, std::unique_ptr<FrameSender> downstream, const Clock& clock,
+                     std::unique_ptr<StageReceipts> receipts, const StageTamper* tamper)
     : assignment_(std::move(assignment)),
       self_(self),
       downstream_(std::move(downstream)),
       clock_(clock),
+      receipts_(std::move(receipts)),
+      tamper_(tamper),
       executor_(std::move(executor)),
       lineage_({assignment_.epoch}),
       decoder_(assignment_.config.d_model, std::move(bases.upstream)),
+      range_(decoder_.basis()),
       encoder_(assignment_.config.d_model, std::move(bases.downstream)) {}
 
 absl::Status HeldStage::Read(const HopFrame& hop, PassingFrame& pass) {
   pass.received = hop.received;
   pass.decoding = clock_.Now();
-  const absl::Status read = StepFromWire(hop.bytes, assignment_.limits, decoder_, pass.frame);
+  pass.inputs.rows.Clear();
+  absl::Status read = StepFromWire(hop.bytes, assignment_.limits, decoder_, pass.frame,
+                                   receipts_ ? &pass.inputs.rows : nullptr);
+  if (read.ok()) read = range_.Check(pass.frame.hidden.ref());
+  if (read.ok() && receipts_) {
+    pass.inputs.codec = pass.frame.codec.number();
+    DigestRows(pass.inputs.rows, pass.inputs.codec, pass.inputs.sides);
+  }
   pass.decoded = clock_.Now();
   if (!read.ok()) {
     return absl::Status(read.code(),
@@ -47,6 +59,11 @@ absl::Status HeldStage::Read(const HopFrame& hop, PassingFrame& pass) {
     return absl::InvalidArgumentError(absl::StrCat("from upstream ", NodeName(hop.peer), ": step ",
                                                    step.id.v, " came after step ", expected.v - 1));
   }
+  if (pass.frame.hidden.rows() > 0 && pass.frame.codec != assignment_.upstream_codec) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "from upstream ", NodeName(hop.peer), ": activations as ", CodecLabel(pass.frame.codec),
+        " where ", CodecLabel(assignment_.upstream_codec), " is agreed on"));
+  }
   last_step_ = step.id;
   return absl::OkStatus();
 }
@@ -55,17 +72,29 @@ bool HeldStage::WantsReplay(uint32_t stage, const Step& step) const {
   return std::binary_search(step.replay_stages.begin(), step.replay_stages.end(), stage);
 }
 
+bool HeldStage::Computes(const Step& step) const {
+  return !step.replay() || WantsReplay(assignment_.stage, step);
+}
+
+// Whether the next stage computes the spans: if not, it is sent nothing of them.
+bool HeldStage::NextComputes(const Step& step) const {
+  return !step.replay() || WantsReplay(assignment_.stage + 1, step);
+}
+
+absl::Status HeldStage::Execute(const Step& step, MatrixRef hidden) {
+  if (tamper_ == nullptr || !tamper_->outputs) return executor_->Run(step, hidden);
+  Matrix inputs(hidden.rows, hidden.cols);
+  std::copy_n(hidden.data, hidden.rows * hidden.cols, inputs.ref().data);
+  RETURN_IF_ERROR(executor_->Run(step, hidden));
+  tamper_->outputs(step, inputs.ref(), hidden);
+  return absl::OkStatus();
+}
+
 absl::Status HeldStage::RunStep(StepFrame& frame) {
   const Step& step = frame.step;
-  if (!step.replay()) return executor_->Run(step, frame.hidden.ref());
+  if (Computes(step)) return Execute(step, frame.hidden.ref());
   const size_t d_model = assignment_.config.d_model;
-  const bool next_computes = WantsReplay(assignment_.stage + 1, step);
-  if (WantsReplay(assignment_.stage, step)) {
-    RETURN_IF_ERROR(executor_->Run(step, frame.hidden.ref()));
-    if (!next_computes) frame.hidden = Matrix(0, d_model);
-    return absl::OkStatus();
-  }
-  const size_t rows = next_computes ? step.tokens() : 0;
+  const size_t rows = NextComputes(step) ? step.tokens() : 0;
   if (frame.hidden.rows() != rows || frame.hidden.cols() != d_model) {
     frame.hidden = Matrix(rows, d_model);
   }
@@ -104,17 +133,34 @@ StageTiming HeldStage::TimingOf(const PassingFrame& pass, absl::Time encoding) c
   timing.encode_micros = TimingMicros(clock_.Now() - encoding);
   timing.queue_micros = TimingMicros((pass.decoding - pass.received) +
                                      (pass.computing - pass.decoded) + (encoding - pass.computed));
-  timing.received_codec = pass.frame.codec.number();
   timing.received_bytes = static_cast<uint32_t>(pass.frame.encoded_bytes);
   return timing;
+}
+
+void HeldStage::TellReceipts(const PassingFrame& pass) {
+  const StepFrame& frame = pass.frame;
+  if (!frame.failure.ok() || !Computes(frame.step) || frame.hidden.rows() == 0) {
+    return receipts_->Passed(frame.step);
+  }
+  receipts_->Computed(frame.step, pass.inputs, pass.outputs, pass.computed - pass.computing,
+                      (pass.decoding - pass.received) + (pass.computing - pass.decoded));
 }
 
 grpc::ByteBuffer HeldStage::Write(PassingFrame& pass) {
   StepFrame& frame = pass.frame;
   const absl::Time encoding = clock_.Now();
+  const bool sends = NextComputes(frame.step);
   std::string activations;
-  if (frame.failure.ok() && frame.hidden.rows() > 0) {
-    encoder_.Encode(assignment_.codec, frame.hidden.ref(), activations);
+  pass.outputs.rows.Clear();
+  if (frame.failure.ok() && frame.hidden.rows() > 0 && (sends || receipts_)) {
+    encoder_.Encode(assignment_.codec, frame.hidden.ref(), activations,
+                    receipts_ ? &pass.outputs.rows : nullptr);
+    if (!sends) activations.clear();
+  }
+  if (receipts_) {
+    pass.outputs.codec = assignment_.codec.number();
+    DigestRows(pass.outputs.rows, pass.outputs.codec, pass.outputs.sides);
+    TellReceipts(pass);
   }
   if (frame.timings.size() < kMaxStages) frame.timings.push_back(TimingOf(pass, encoding));
   return frame.failure.ok()

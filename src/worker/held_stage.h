@@ -19,8 +19,11 @@
 #include "net/hop.h"
 #include "svd/boundary_basis.h"
 #include "svd/codec.h"
+#include "svd/row_range.h"
 #include "wire/cluster_wire.h"
 #include "wire/step_wire.h"
+#include "worker/stage_receipts.h"
+#include "worker/stage_tamper.h"
 
 namespace efedllm {
 
@@ -38,6 +41,7 @@ struct PassingFrame {
   absl::Time received;
   absl::Time decoding, decoded;
   absl::Time computing, computed;
+  DigestedRows inputs, outputs;  // for receipts, where the stage gives any
 };
 
 // Of a frame, Read comes before Compute before Write; Read in the order of arrival, Compute in the
@@ -46,8 +50,10 @@ class HeldStage {
  public:
   // executor: null where the stage goes on with the KV of the one that runs (StageSlots adopts it).
   // downstream: where its frames go; the stage only keeps it. clock is borrowed and outlives this.
+  // receipts: null where it gives none. tamper: borrowed, of tests; null: it works as it should.
   HeldStage(Assignment assignment, NodeId self, std::shared_ptr<StageExecutor> executor,
-            StageBases bases, std::unique_ptr<FrameSender> downstream, const Clock& clock);
+            StageBases bases, std::unique_ptr<FrameSender> downstream, const Clock& clock,
+            std::unique_ptr<StageReceipts> receipts = nullptr, const StageTamper* tamper = nullptr);
 
   const Assignment& assignment() const { return assignment_; }
   Epoch epoch() const { return assignment_.epoch; }
@@ -58,7 +64,8 @@ class HeldStage {
   StageExecutor* executor() { return executor_.get(); }  // null: not adopted yet
 
   // InvalidArgument, DataLoss: the upstream sent what is not the next frame of this epoch, whole
-  // and in order. The stage can't go on then.
+  // and in order, in the codec that is agreed on, with activations as large as such are
+  // (svd/row_range.h). The stage can't go on then.
   absl::Status Read(const HopFrame& hop, PassingFrame& pass);
 
   // Runs the step, or in a replay what is this stage's part of it. What only fails the step stands
@@ -72,7 +79,12 @@ class HeldStage {
   friend class StageSlots;
 
   bool WantsReplay(uint32_t stage, const Step& step) const;
+  // Whether this stage computes the step's spans.
+  bool Computes(const Step& step) const;
+  bool NextComputes(const Step& step) const;
   absl::Status RunStep(StepFrame& frame);
+  absl::Status Execute(const Step& step, MatrixRef hidden);
+  void TellReceipts(const PassingFrame& pass);
   StageTiming TimingOf(const PassingFrame& pass, absl::Time encoding) const;
 
   // Constant after construction.
@@ -80,6 +92,8 @@ class HeldStage {
   const NodeId self_;
   const std::unique_ptr<FrameSender> downstream_;
   const Clock& clock_;
+  const std::unique_ptr<StageReceipts> receipts_;
+  const StageTamper* const tamper_;
 
   std::atomic<StageLife> life_{StageLife::kPrepared};
   // Of StageSlots; constant from the first frame on.
@@ -88,6 +102,7 @@ class HeldStage {
 
   std::optional<StepId> last_step_;  // of Read
   ActivationCodec decoder_;          // of Read
+  RowRange range_;                   // of Read
   ActivationCodec encoder_;          // of Write
 };
 

@@ -5,6 +5,9 @@
 //   node.crt   its certificate, DER
 //   ca.crt     the CA of the coordinator that it enrolled with
 //   weights/   model/weight_cache.h
+//   rows       kept for audits (kept_rows.h), without a name while the worker runs
+//   receipts   those that the coordinator has countersigned (receipt_writer.h)
+//   ledger-heads/  of the coordinator's ledger (ledger_heads.h)
 #ifndef EFEDLLM_WORKER_NODE_STATE_H_
 #define EFEDLLM_WORKER_NODE_STATE_H_
 

@@ -2,31 +2,20 @@
 
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
-
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "common/units.h"
+#include "worker/disk_room.h"
 #include "worker/fetch_progress.h"
 
 namespace efedllm {
-namespace {
-
-constexpr uint64_t kLeastFreeBytes = uint64_t{1} << 30;
-
-}  // namespace
-
-bool HasRoomToPrefetch(const DiskSpace& space, uint64_t bytes) {
-  const uint64_t stays = std::max(kLeastFreeBytes, space.total / 10);
-  return space.free >= stays && space.free - stays >= bytes;
-}
 
 absl::Status Prefetcher::FetchOne(const TensorSpec& tensor, const StartCallback& start) {
   if (cache_.Has(tensor)) return absl::OkStatus();
   ASSIGN_OR_RETURN(const DiskSpace space, cache_.Space());
   // Twice: the packed tensor is written before the chunks are removed.
-  if (!HasRoomToPrefetch(space, tensor.bytes() + PackedBytes(tensor))) {
+  if (!LeavesRoom(space, tensor.bytes() + PackedBytes(tensor))) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the disk has only ", FormatBytes(space.free), " free"));
   }

@@ -14,9 +14,6 @@
 
 namespace efedllm {
 
-// Whether the disk has room for so many bytes more: 10 % of it and 1 GiB stay free.
-bool HasRoomToPrefetch(const DiskSpace& space, uint64_t bytes);
-
 // One thread.
 class Prefetcher {
  public:

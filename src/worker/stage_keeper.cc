@@ -272,6 +272,7 @@ absl::StatusOr<std::shared_ptr<StageExecutor>> StageKeeper::MakeExecutor(
                              .kv_type = assignment.kv_type,
                              .limits = assignment.limits,
                              .keep_outputs = assignment.keep_outputs};
+  if (parts_.tamper != nullptr && parts_.tamper->weights) parts_.tamper->weights(weights);
   ASSIGN_OR_RETURN(std::shared_ptr<StageExecutor> executor,
                    StageExecutor::Create(options, weights, parts_.compute));
   RETURN_IF_ERROR(executor->SelfTest());
@@ -319,9 +320,13 @@ absl::Status StageKeeper::BringUp(const Assignment& assignment, StageFault& faul
     fault = StageFault::kDownstream;
     return answer;
   }
-  return parts_.runner.Prepare(std::make_shared<HeldStage>(assignment, options_.self,
-                                                           std::move(executor), std::move(bases),
-                                                           std::move(downstream), parts_.clock));
+  std::unique_ptr<StageReceipts> receipts;
+  if (parts_.receipts != nullptr && parts_.receipts->wanted()) {
+    receipts = std::make_unique<StageReceipts>(assignment, *parts_.rows, *parts_.receipts);
+  }
+  return parts_.runner.Prepare(std::make_shared<HeldStage>(
+      assignment, options_.self, std::move(executor), std::move(bases), std::move(downstream),
+      parts_.clock, std::move(receipts), parts_.tamper));
 }
 
 absl::Status StageKeeper::SendKv(const HandOver& hand_over, uint64_t& bytes) {

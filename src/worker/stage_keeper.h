@@ -50,6 +50,9 @@ struct StageKeeperParts {
   Compute& compute;
   const Clock& clock;
   StageRunner& runner;
+  KeptRows* rows = nullptr;  // null, both: no receipts
+  ReceiptWriter* receipts = nullptr;
+  const StageTamper* tamper = nullptr;  // null: nothing is wrong
 };
 
 // Assigned -> fetching -> ready, or failed; each step is told to `report`, from the keeper's

@@ -84,6 +84,7 @@ bool StageSlots::Enter(const std::shared_ptr<HeldStage>& stage) {
   if (stage->executor_ == nullptr) {
     CHECK(running_ != nullptr);  // Prepare saw it; only Release drops it, and this one with it
     stage->executor_ = running_->executor_;
+    if (stage->receipts_) stage->receipts_->Continue(running_->epoch());
     auto& lineage = stage->lineage_;
     lineage.insert(lineage.end(), running_->lineage_.begin(), running_->lineage_.end());
     if (lineage.size() > kMostLineage) lineage.resize(kMostLineage);
@@ -102,12 +103,14 @@ bool StageSlots::Halt(const HeldStage& stage) {
   }
   if (&stage != running_.get() || !stage.running()) return false;
   running_->life_ = StageLife::kHalted;
+  if (running_->receipts_) running_->receipts_->Close();
   return true;
 }
 
 void StageSlots::End(std::shared_ptr<HeldStage>& slot) {
   if (slot == nullptr) return;
   slot->life_ = StageLife::kEnded;
+  if (slot->receipts_) slot->receipts_->Close();
   ended_.push_back(std::move(slot));
   slot = nullptr;
 }

@@ -3,6 +3,7 @@
 #include <grpcpp/server_builder.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -13,10 +14,12 @@
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "common/units.h"
+#include "net/audit_call.h"
 #include "net/link_prober.h"
 #include "worker/backoff.h"
 #include "worker/enrolment.h"
 #include "worker/probe.h"
+#include "worker/stage_verifier.h"
 
 namespace efedllm {
 namespace {
@@ -28,6 +31,10 @@ constexpr absl::Duration kRenewalInterval = absl::Minutes(5);
 constexpr absl::Duration kLogInterval = absl::Minutes(1);
 constexpr absl::Duration kLateAfter = absl::Minutes(5);
 constexpr absl::Duration kMoment = absl::Milliseconds(250);
+constexpr uint64_t kKeptRowsShare = 8;  // of the memory that rows for audits may take
+// What verifying others' work may take of the memory that the node offers.
+constexpr uint64_t kMostReplayBytes = uint64_t{256} << 20;
+constexpr uint64_t kReplayShare = 16;
 
 absl::Status CheckOptions(const WorkerOptions& options) {
   RETURN_IF_ERROR(ParseHostPort(options.coordinator).status());
@@ -108,8 +115,22 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const WorkerOptions& opti
   ASSIGN_OR_RETURN(worker->compute_, Compute::Create(options.threads, options.kernels));
   ASSIGN_OR_RETURN(worker->state_, NodeState::Open(options.state_dir));
   ASSIGN_OR_RETURN(worker->cache_, WeightCache::Open(worker->state_->weights_dir()));
-  worker->profile_ =
-      options.profile ? *options.profile : MeasureNode(worker->compute_, options.memory_bytes);
+  ASSIGN_OR_RETURN(SigningKey key, SigningKey::FromPem(worker->state_->key_pem()));
+  worker->receipts_ = std::make_unique<ReceiptWriter>(std::move(key), clock,
+                                                      absl::StrCat(options.state_dir, "/receipts"),
+                                                      &worker->options_.tamper);
+  worker->heads_ =
+      std::make_unique<HeldLedgerHeads>(absl::StrCat(options.state_dir, "/ledger-heads"));
+  uint64_t rows_bytes = options.kept_rows_memory_bytes;
+  if (options.profile) {
+    worker->profile_ = *options.profile;
+  } else {
+    worker->profile_ = MeasureNode(worker->compute_, options.memory_bytes);
+    rows_bytes = std::min(rows_bytes, worker->profile_.memory_bytes / kKeptRowsShare);
+    worker->profile_.memory_bytes -= rows_bytes;
+  }
+  worker->rows_ = std::make_unique<KeptRows>(RowLogOptions{
+      rows_bytes, options.kept_rows_disk_bytes, absl::StrCat(options.state_dir, "/rows")});
   return worker;
 }
 
@@ -203,7 +224,7 @@ absl::StatusOr<Identity> Worker::ObtainIdentity() {
         "it at the coordinator");
   }
   ASSIGN_OR_RETURN(Identity identity, Enrol(options_.coordinator, *options_.token, options_.name,
-                                            *state_, kCallTimeout));
+                                            options_.owner, *state_, kCallTimeout));
   spdlog::info("joined as node {}; the certificate is valid until {}", NodeName(identity.node),
                absl::FormatTime("%Y-%m-%d", identity.expires, absl::UTCTimeZone()));
   return identity;
@@ -219,6 +240,11 @@ Worker::Attempt Worker::Attach(const Transport& transport,
   receiver.Register(builder);
   KvReceiver kv_receiver(transport);
   kv_receiver.Register(builder);
+  AuditServer rows_server(transport, AuditMethod::kRows);
+  rows_server.SetHandler([this](const auto& request) { return rows_->FindRows(request); });
+  rows_server.Register(builder);
+  AuditServer replay_server(transport, AuditMethod::kReplay);
+  replay_server.Register(builder);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     receiver.Shutdown();
@@ -226,20 +252,19 @@ Worker::Attempt Worker::Attach(const Transport& transport,
                                                       ": is the address right and the port free?")),
             .final = true};
   }
-  Attempt attempt = RunSession(transport, identity, receiver, kv_receiver, port);
+  Attempt attempt = RunSession(transport, identity, {receiver, kv_receiver, replay_server, port});
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
   return attempt;
 }
 
 Worker::Attempt Worker::RunSession(const Transport& transport,
-                                   const std::optional<Identity>& identity, HopReceiver& receiver,
-                                   KvReceiver& kv_receiver, int port) {
+                                   const std::optional<Identity>& identity, const Served& served) {
   const auto stub = v1::Cluster::NewStub(
       transport.Dial(options_.coordinator, kCoordinatorNode, kControlKeepalive));
   // Over a connection of its own: the answers to pings don't queue up behind weights.
   const auto weights_stub =
       v1::Cluster::NewStub(transport.Dial(options_.coordinator, kCoordinatorNode));
-  ControlSession session({.hello = MakeHello(port),
+  ControlSession session({.hello = MakeHello(served.port),
                           .coordinator = options_.coordinator,
                           .stop_requested = [this] { return stop_requested(); },
                           .renewed = [&] { return identity && RenewIfDue(*stub, *identity); },
@@ -252,24 +277,34 @@ Worker::Attempt Worker::RunSession(const Transport& transport,
                                 if (options_.on_attached) options_.on_attached();
                               }},
                          *stub, transport, clock_);
-  StageRunner runner(receiver, clock_, [&](Epoch epoch, const absl::Status& why, StageFault fault) {
-    spdlog::error("the stage of epoch {} broke: {}", epoch.v, std::string(why.message()));
-    session.PostReport({.epoch = epoch,
-                        .state = StageState::kFailed,
-                        .message = Printable(why.message(), 500),
-                        .fault = fault});
-  });
+  StageRunner runner(
+      served.receiver, clock_, [&](Epoch epoch, const absl::Status& why, StageFault fault) {
+        spdlog::error("the stage of epoch {} broke: {}", epoch.v, std::string(why.message()));
+        session.PostReport({.epoch = epoch,
+                            .state = StageState::kFailed,
+                            .message = Printable(why.message(), 500),
+                            .fault = fault});
+      });
   StageKeeper keeper(
       {.self = state_->node(),
        .memory_bytes = profile_.memory_bytes,
        .max_frame_bytes = kMaxFrameBytes,
        .coordinator = options_.coordinator,
        .draw_bar = options_.draw_bar},
-      {*weights_stub, transport, *cache_, compute_, clock_, runner},
+      {*weights_stub, transport, *cache_, compute_, clock_, runner, rows_.get(), receipts_.get(),
+       &options_.tamper},
       [&](const StageReport& report) { session.PostReport(report); },
       [&](const HandedOver& handed_over) { session.PostHandedOver(handed_over); });
-  kv_receiver.SetSink(&keeper);
-  const absl::Cleanup no_sink = [&] { kv_receiver.SetSink(nullptr); };
+  served.kv.SetSink(&keeper);
+  const absl::Cleanup no_sink = [&] { served.kv.SetSink(nullptr); };
+  StageVerifier verifier(
+      {.memory_bytes = std::min(kMostReplayBytes, profile_.memory_bytes / kReplayShare),
+       .kernels = options_.kernels,
+       .busy = [&,
+                recent = RecentChange()]() mutable { return recent.Of(runner.counters().steps); }},
+      *cache_, clock_, &options_.tamper);
+  served.replay.SetHandler([&](const auto& request) { return verifier.Answer(request); });
+  const absl::Cleanup no_replay = [&] { served.replay.SetHandler(nullptr); };
 
   LinkProber prober(
       transport,
@@ -277,7 +312,9 @@ Worker::Attempt Worker::RunSession(const Transport& transport,
                 recent = RecentChange()]() mutable { return recent.Of(runner.counters().steps); }},
       [&](NodeId node, const auto& measured) { session.PostLink(ReportOf(node, measured)); });
 
-  Attempt attempt{.status = session.Run({keeper, runner, prober}), .attached = session.welcomed()};
+  Attempt attempt{
+      .status = session.Run({keeper, runner, prober, rows_.get(), receipts_.get(), heads_.get()}),
+      .attached = session.welcomed()};
   if (identity && !session.welcomed() && absl::IsUnavailable(attempt.status)) {
     attempt.status = Explain(attempt.status, *identity);
   }
@@ -325,6 +362,8 @@ Hello Worker::MakeHello(int port) const {
   Hello hello;
   hello.engine_version = options_.engine_version;
   hello.name = options_.name;
+  hello.public_key = receipts_->public_key();
+  hello.owner = options_.owner;
   hello.profile = profile_;
   const std::string own_port = absl::StrCat(":", port);
   hello.hop_address = options_.advertise.empty()               ? own_port

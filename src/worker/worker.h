@@ -19,11 +19,16 @@
 #include "common/clock.h"
 #include "layers/compute.h"
 #include "model/weight_cache.h"
+#include "net/audit_call.h"
 #include "net/credentials.h"
 #include "net/hop_kv.h"
 #include "net/join_token.h"
 #include "worker/control_session.h"
+#include "worker/kept_rows.h"
+#include "worker/ledger_heads.h"
 #include "worker/node_state.h"
+#include "worker/receipt_writer.h"
+#include "worker/stage_tamper.h"
 
 namespace efedllm {
 
@@ -40,6 +45,11 @@ struct WorkerOptions {
   bool insecure = false;         // no TLS; loopback addresses only
   bool draw_bar = false;         // progress on the terminal
   std::string engine_version;
+  std::string owner;  // whom the node works for, where its join token does not say
+  // What it keeps of rows for audits: in memory, of which an eighth of what the node offers may be
+  // for that, and then in the state folder.
+  uint64_t kept_rows_memory_bytes = uint64_t{24} << 20;
+  uint64_t kept_rows_disk_bytes = uint64_t{1} << 30;
 
   std::optional<NodeProfile> profile;  // none: measured
   // Between attempts to reach the coordinator: with jitter, from the least up to most, and up to
@@ -49,6 +59,7 @@ struct WorkerOptions {
   absl::Duration late_backoff = absl::Seconds(15);
   absl::Duration retry_for = absl::Hours(24);
   std::function<void()> on_attached;  // each time; may be empty
+  StageTamper tamper;                 // of tests; empty: it works as it should
 };
 
 // Ends by itself only when it makes no sense to go on: see IsRefusal, and WorkerOptions::retry_for.
@@ -78,6 +89,14 @@ class Worker {
     bool final = false;
   };
 
+  // What is served on the port where hops come in. Borrowed.
+  struct Served {
+    HopReceiver& receiver;
+    KvReceiver& kv;
+    AuditServer& replay;
+    int port = 0;
+  };
+
   Worker(const WorkerOptions& options, const Clock& clock) : options_(options), clock_(clock) {}
 
   absl::Status Loop() ABSL_LOCKS_EXCLUDED(mu_);
@@ -87,7 +106,7 @@ class Worker {
   absl::StatusOr<Transport> MakeTransport(std::optional<Identity>& identity);
   Attempt Attach(const Transport& transport, const std::optional<Identity>& identity);
   Attempt RunSession(const Transport& transport, const std::optional<Identity>& identity,
-                     HopReceiver& receiver, KvReceiver& kv_receiver, int port);
+                     const Served& served);
   // True when there is a new certificate in the state folder. Tries now and then while one is due.
   bool RenewIfDue(v1::Cluster::StubInterface& stub, const Identity& identity);
   absl::Status Explain(const absl::Status& status, const Identity& identity) const;
@@ -99,6 +118,9 @@ class Worker {
   const Clock& clock_;
   std::unique_ptr<NodeState> state_;
   std::unique_ptr<WeightCache> cache_;
+  std::unique_ptr<KeptRows> rows_;
+  std::unique_ptr<ReceiptWriter> receipts_;
+  std::unique_ptr<HeldLedgerHeads> heads_;
   Compute compute_;
   NodeProfile profile_;
 

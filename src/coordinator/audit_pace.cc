@@ -1,0 +1,17 @@
+#include "coordinator/audit_pace.h"
+
+#include <algorithm>
+
+namespace efedllm {
+
+bool AuditPace::MayGoOn(absl::Time now, absl::Duration used, bool free) {
+  if (at_ != absl::InfinitePast()) {
+    if (!free) saved_ -= used - used_;
+    saved_ = std::min(burst_, saved_ + share_ * (now - at_));
+  }
+  at_ = now;
+  used_ = used;
+  return free || saved_ > absl::ZeroDuration();
+}
+
+}  // namespace efedllm
