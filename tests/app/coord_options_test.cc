@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/file.h"
+
 namespace efedllm {
 namespace {
 
@@ -114,6 +116,18 @@ TEST(CoordOptions, KnowsCodecs) {
     flags.codec = codec;
     ExpectRefused(flags, "unknown level");
   }
+}
+
+TEST(CoordOptions, ReadsTheRulesOfItsIncentive) {
+  CoordFlags flags = Flags();
+  flags.incentive_rules = testing::TempDir() + "/incentive.toml";
+  ASSERT_TRUE(WriteFileAtomically(flags.incentive_rules, "version = 4\n", 0600).ok());
+  EXPECT_EQ(CheckCoordFlags(flags, Machine()).value().coordinator.incentive_rules.version, 4u);
+  flags.no_receipts = true;
+  ExpectRefused(flags, "--no-receipts");
+  flags.no_receipts = false;
+  ASSERT_TRUE(WriteFileAtomically(flags.incentive_rules, "\nversion = 0\n", 0600).ok());
+  ExpectRefused(flags, "line 2");
 }
 
 TEST(CoordOptions, KnowsLayouts) {

@@ -99,6 +99,8 @@ TEST(WorkerOptions, WrongValuesNameTheirFlag) {
       {"--memory", [](WorkerFlags& f) { f.memory = "much"; }},
       {"--memory", [](WorkerFlags& f) { f.memory = "-1"; }},
       {"--memory", [](WorkerFlags& f) { f.memory = "257T"; }},
+      {"--audit-memory", [](WorkerFlags& f) { f.audit_memory = "some"; }},
+      {"--audit-disk", [](WorkerFlags& f) { f.audit_disk = "257T"; }},
       {"--name", [](WorkerFlags& f) { f.name = "a\nb"; }},
       {"--name", [](WorkerFlags& f) { f.name = std::string(65, 'x'); }},
   };

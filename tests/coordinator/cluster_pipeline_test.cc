@@ -254,7 +254,9 @@ TEST_F(ClusterPipelineTest, LearnsWhatStepsTake) {
     ASSERT_TRUE(Submit(i, 1).ok());
     const StepResult result = Next();
     ASSERT_EQ(result.timings.size(), 2u);
-    EXPECT_EQ(result.timings[0].node, NodeId{41});  // by the plan: the frame does not say
+    // By the plan: the frame does not say.
+    EXPECT_EQ(result.timings[0].node, NodeId{41});
+    EXPECT_EQ(result.timings[1].received_codec, CodecSetting().number());
   }
   const std::vector<ChainTimes> times = pipeline_->Times();
   ASSERT_TRUE(times[0].known());

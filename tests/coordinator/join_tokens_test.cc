@@ -33,7 +33,7 @@ class JoinTokensTest : public testing::Test {
     return tokens_->Create(ttl, uses).value();
   }
   absl::Status Redeem(const std::string& text) {
-    return tokens_->Redeem(ParseJoinToken(text).value().secret);
+    return tokens_->Redeem(ParseJoinToken(text).value().secret).status();
   }
 
   std::string dir_;
@@ -58,8 +58,8 @@ TEST_F(JoinTokensTest, AdmitsAsManyWorkersAsItAllows) {
 }
 
 TEST_F(JoinTokensTest, SaysWhichOfWrongRevokedOrExpiredATokenIs) {
-  ExpectRefused(tokens_->Redeem("sixteen bytes!!!"), "wrong");
-  ExpectRefused(tokens_->Redeem(""), "wrong");
+  ExpectRefused(tokens_->Redeem("sixteen bytes!!!").status(), "wrong");
+  ExpectRefused(tokens_->Redeem("").status(), "wrong");
   const JoinTokens::Created revoked = Create(absl::Hours(1), 0);
   ASSERT_TRUE(tokens_->Revoke(revoked.info.id).ok());
   ExpectRefused(Redeem(revoked.text), "revoked");
@@ -113,6 +113,15 @@ TEST_F(JoinTokensTest, KeepsTheStartTokenOverARestartAndReplacesADeadOne) {
 
   ASSERT_TRUE(WriteFileAtomically(dir_ + "/join-token", "nonsense\n", 0600).ok());
   EXPECT_TRUE(Redeem(tokens_->StartToken(dir_).value()).ok());
+}
+
+TEST_F(JoinTokensTest, SaysWhoseNodesATokenAdmits) {
+  const std::string text = tokens_->Create(absl::Hours(1), 0, "anna").value().text;
+  EXPECT_EQ(tokens_->Redeem(ParseJoinToken(text).value().secret).value().owner, "anna");
+  EXPECT_EQ(tokens_->List().value().back().owner, "anna");
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(tokens_->Create(absl::Hours(1), 0, std::string(65, 'x')).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(tokens_->Create(absl::Hours(1), 0, "a\nb").status()));
 }
 
 TEST_F(JoinTokensTest, NumbersEpochsOnOverARestart) {

@@ -108,10 +108,12 @@ TEST(MembershipRules, WaitsWhenAllWorkersAreGone) {
   EXPECT_TRUE(NextMove(view, Rules(0)).plan) << "the coordinator computes alone";
 }
 
-TEST(MembershipRules, AsksThePlannerOnceAboutTheSameWorkers) {
+TEST(MembershipRules, AsksThePlannerOnceInAWhileAboutTheSameWorkers) {
   MembershipView view = Serving(200, {Worker(1, 0)}, {NodeId{1}});
   view.plan = PlanState::kRefused;
+  view.refused_at = At(199);
   EXPECT_FALSE(NextMove(view, Rules(1)).plan);
+  EXPECT_EQ(NextMove(view, Rules(1)).look_again, At(199) + Rules(1).refused_interval);
   view.candidates.push_back(Worker(2, 150));
   EXPECT_TRUE(NextMove(view, Rules(1)).plan);
 }

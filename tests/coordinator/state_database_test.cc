@@ -78,5 +78,17 @@ TEST_F(StateDatabase, KeepsANodesNameWhereARenewalSaysNone) {
   EXPECT_EQ(nodes[0].certificate_expires, later + absl::Hours(1));
 }
 
+TEST_F(StateDatabase, AnOwnerStaysUntilTheOperatorSaysAnother) {
+  const absl::Time now = absl::FromUnixSeconds(1000);
+  const auto owner = [&](const std::string& said) {
+    EXPECT_TRUE(RecordEnrolment(*database_, {kA, "attic", now, now, said}).ok());
+    return ListEnrolledNodes(*database_).value()[0].owner;
+  };
+  EXPECT_EQ(owner(""), kNoOwner);
+  EXPECT_EQ(owner("anna"), "anna");
+  EXPECT_EQ(owner(""), "anna");
+  EXPECT_EQ(owner("ben"), "ben");
+}
+
 }  // namespace
 }  // namespace efedllm

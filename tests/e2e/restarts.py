@@ -176,7 +176,8 @@ def drained(lab, args):
             cluster.kill_coordinator()
             cluster.start_coordinator()
             cluster.await_healthy()
-            labs.wait_for("all nodes to be back", 30, lambda: len(cluster.nodes()) == args.workers)
+            # A drained node is listed while it is away, too.
+            labs.wait_for("all nodes to be back", 30, lambda: [n["state"] != "gone" for n in cluster.nodes().values()] == [True] * args.workers)
             its = cluster.nodes()[node]
             assert its["state"] == "drained" and its["last_layer"] == 0 and "operator" in its["why"], its
         assert cluster.ctl("undrain", node)["changed"]

@@ -103,6 +103,8 @@ class Stranger : public testing::Test {
     hello.name = "stranger";
     hello.profile = NodeProfile{1, 1u << 30, 1e9, 1e9, 1e9};
     hello.hop_address = "127.0.0.1:1";
+    hello.public_key = SigningKey::FromPem(key_).value().public_key();
+    hello.owner = "somebody else";
     v1::WorkerMessage message;
     *message.mutable_hello() = ToWire(hello);
     return message;
@@ -113,6 +115,37 @@ class Stranger : public testing::Test {
   v1::EnrolRequest request_;
   std::string key_, ca_;
 };
+
+TEST_F(Stranger, SaysWhoseKeyItsIs) {
+  const Identity identity = MakeIdentity(key_, Enrol().value(), ca_).value();
+  const Transport transport = Transport::Tls(identity);
+  const auto channel = transport.Dial(world_.join_address(), kCoordinatorNode);
+  key_ = NewNodeKey();
+  const absl::Status attached = AttachWith(channel, ValidHello());
+  EXPECT_TRUE(absl::IsPermissionDenied(attached)) << attached;
+  EXPECT_THAT(std::string(attached.message()), HasSubstr("public key"));
+}
+
+// A worker can't say that it is somebody's.
+TEST_F(Stranger, WorksForWhomItsTokenSays) {
+  const JoinTokens::Created token =
+      world_.coordinator().tokens().Create(absl::Hours(1), 1, "anna").value();
+  request_.set_token_secret(ParseJoinToken(token.text).value().secret);
+  request_.set_owner("ben");
+  const Identity identity = MakeIdentity(key_, Enrol().value(), ca_).value();
+  const Transport transport = Transport::Tls(identity);
+  auto stub = v1::Cluster::NewStub(transport.Dial(world_.join_address(), kCoordinatorNode));
+  grpc::ClientContext context;
+  auto stream = stub->Attach(&context);
+  stream->Write(ValidHello());
+  EXPECT_TRUE(world_.AwaitStatus([&](const ClusterStatus& status) {
+    return std::any_of(status.members.begin(), status.members.end(), [&](const Member& member) {
+      return member.node == identity.node && member.hello.owner == "anna";
+    });
+  }));
+  context.TryCancel();
+  (void)stream->Finish();
+}
 
 TEST_F(Stranger, OfAnotherProtocolVersionIsToldBothVersions) {
   request_.set_protocol_version(kProtocolVersion + 1);

@@ -114,9 +114,10 @@ void ClusterWorld::Leave(size_t i) {
   workers_.erase(workers_.begin() + static_cast<ptrdiff_t>(i));
 }
 
-void ClusterWorld::RestartCoordinator() {
+void ClusterWorld::RestartCoordinator(const std::function<void()>& between) {
   options_.listen = absl::StrCat("127.0.0.1:", coordinator_->listen_port());
   coordinator_.reset();
+  if (between) between();
   auto coordinator = Coordinator::Start(options_, clock_);
   ASSERT_TRUE(coordinator.ok()) << coordinator.status();
   coordinator_ = *std::move(coordinator);

@@ -49,8 +49,8 @@ class ClusterWorld {
   // The i-th worker leaves in good order.
   void Leave(size_t i);
   void StopCoordinator() { coordinator_.reset(); }
-  // On the same ports, with the same state.
-  void RestartCoordinator();
+  // On the same ports, with the same state. between: while it is down; may be null.
+  void RestartCoordinator(const std::function<void()>& between = nullptr);
 
   // Waits until an epoch serves over exactly so many stages; 0: the coordinator alone. False: it
   // did not in time.

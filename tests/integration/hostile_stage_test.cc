@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "integration/cluster_world.h"
+#include "net/audit_call.h"
 #include "net/hop.h"
 
 namespace efedllm {
@@ -35,6 +36,7 @@ class Middleman {
     ConfigureServer(builder);
     builder.AddListeningPort("127.0.0.1:0", transport_.server_credentials(), &port_);
     receiver_.Register(builder);
+    rows_.Register(builder);
     server_ = builder.BuildAndStart();
   }
   ~Middleman() {
@@ -45,9 +47,13 @@ class Middleman {
   }
   std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
 
-  // Frames for node from now on, of any of these.
+  // Frames for node from now on, of any of these; and what the coordinator asks it for.
   void Start(NodeId node, std::vector<NodeId> upstreams) {
     node_ = node;
+    rows_.SetHandler([this](const grpc::ByteBuffer& request) {
+      return AuditCaller(coordinator_, target_, node_, AuditMethod::kRows)
+          .Ask(request, kSendTimeout);
+    });
     receiver_.SetUpstreams(std::move(upstreams));
     thread_ = std::thread([this] { Loop(); });
   }
@@ -96,7 +102,9 @@ class Middleman {
 
   const std::string target_;
   const Transport transport_ = Transport::Insecure(NodeId{0xabc});
+  const Transport coordinator_ = Transport::Insecure(kCoordinatorNode);
   HopReceiver receiver_{transport_, kMaxFrameBytes};
+  AuditServer rows_{transport_, AuditMethod::kRows};
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
   NodeId node_;

@@ -111,12 +111,16 @@ class FaultCluster:
                 name = f"worker-{i}"
                 self.workers.append(Daemon(lab, name, [
                     self.binaries / "efedllm-worker", "--join", f"{hosts[0]}:{joins[i]}", *token, "--state-dir", self.folders[i], "--name",
-                    name, "--threads", 1, "--listen", f"{hosts[i + 1]}:{hops[i]}", "--advertise", f"{hosts[i + 1]}:{advertised[i]}",
+                    name, *self.worker_compute(i), "--listen", f"{hosts[i + 1]}:{hops[i]}", "--advertise", f"{hosts[i + 1]}:{advertised[i]}",
                     *(["--insecure"] if insecure else []), *worker_flags], spaces[i + 1], self._environment(name)))
                 self.workers[-1].start()
         except BaseException:
             self.part.close()
             raise
+
+    def worker_compute(self, number):
+        """Flags of the worker of this number: what it computes with."""
+        return ["--threads", 1]
 
     def _environment(self, name):
         if not self.clock_shim:

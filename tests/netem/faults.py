@@ -160,7 +160,11 @@ def garbage(cluster, rng, injection):
 
 @contextlib.contextmanager
 def two(cluster, rng, injection):
-    victims = [cluster.workers[i] for i in rng.sample([i for i in cluster.stages() if i not in cluster.protected], 2)]
+    """Two that hold layers, where that many do."""
+    holders = cluster.stages()
+    free = [i for i in range(len(cluster.workers)) if i not in cluster.protected]
+    rng.shuffle(free)
+    victims = [cluster.workers[i] for i in sorted(free, key=lambda i: i not in holders)[:2]]
     injection.strikes("kill -9 " + " and ".join(worker.name for worker in victims))
     for worker in victims:
         worker.kill()

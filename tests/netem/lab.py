@@ -226,12 +226,16 @@ class Cluster:
             token = self.part.await_alive("a join token", 300, lambda: token_file.exists() and token_file.read_text().strip())
             for i in range(workers):
                 self.part.start(f"{name}-worker-{i}", [
-                    binaries / "efedllm-worker", "--join", f"{self.host}:{grpc}", "--token", token, "--state-dir",
+                    *self.worker_program(i), "--join", f"{self.host}:{grpc}", "--token", token, "--state-dir",
                     lab.folder / f"{name}-worker-{i}", "--name", f"worker-{i}", "--threads", 1, *worker_flags],
                     netns[i + 1] if netns else None, cgroups[i] if cgroups else None)
         except BaseException:
             self.part.close()
             raise
+
+    def worker_program(self, number):
+        """What the worker of this number runs, with flags of its own."""
+        return [self.binaries / "efedllm-worker"]
 
     def __enter__(self):
         return self

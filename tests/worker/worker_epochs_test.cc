@@ -11,7 +11,6 @@
 #include <fstream>
 
 #include "worker/epochs_world.h"
-#include "worker/prefetcher.h"
 
 namespace efedllm {
 namespace {
@@ -187,14 +186,6 @@ TEST_F(WorkerEpochsTest, AnAssignmentCancelsAPrefetchAndWhatFailsThereFailsNothi
   coordinator_.SetFaults({});
   coordinator_.Assign(assignment);
   EXPECT_TRUE(coordinator_.AwaitReport(Epoch{1}, StageState::kReady));
-}
-
-TEST(Prefetcher, LeavesATenthOfTheDiskAndAGigabyteFree) {
-  constexpr uint64_t kGiB = uint64_t{1} << 30;
-  EXPECT_TRUE(HasRoomToPrefetch({.free = 3 * kGiB, .total = 10 * kGiB}, 2 * kGiB));
-  EXPECT_FALSE(HasRoomToPrefetch({.free = 3 * kGiB, .total = 10 * kGiB}, 2 * kGiB + 1));
-  EXPECT_FALSE(HasRoomToPrefetch({.free = 3 * kGiB, .total = 100 * kGiB}, 1));
-  EXPECT_FALSE(HasRoomToPrefetch({.free = kGiB / 2, .total = kGiB}, 1));
 }
 
 TEST_F(WorkerEpochsTest, ADiskThatIsFullFailsTheStageAndNotTheWorker) {
