@@ -20,8 +20,10 @@ bool MoreImportant(const Sequence& a, const Sequence& b) {
 
 }  // namespace
 
-Batcher::Batcher(const BatcherOptions& options)
-    : options_(options), kv_(options.capacity.kv_tokens / kPage), times_(options.capacity.stages) {
+Batcher::Batcher(const BatcherOptions& options, SequenceIds& ids)
+    : options_(options),
+      kv_(options.capacity.kv_tokens / kPage, ids),
+      times_(options.capacity.stages) {
   shape_.in_flight = std::max<size_t>(options.capacity.stages, 1);
 }
 

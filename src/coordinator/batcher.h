@@ -48,7 +48,8 @@ class Batcher {
     std::vector<int32_t> Tokens() const;  // row by row
   };
 
-  explicit Batcher(const BatcherOptions& options);
+  // ids: of all epochs and chains; borrowed.
+  Batcher(const BatcherOptions& options, SequenceIds& ids);
 
   // Would it fit, if it were alone?
   bool CanHold(const Sequence& sequence) const;

@@ -17,8 +17,10 @@ constexpr absl::Duration kTimeout = absl::Minutes(2);
 
 // Whatever a node says instead of an answer, it hasn't got the rows; or it can't be asked now.
 absl::Status WhyNot(const absl::Status& status) {
-  const bool away = absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-  return away ? status : absl::NotFoundError(status.message());
+  if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) return status;
+  // Damaged on its way, there or back.
+  if (absl::IsDataLoss(status)) return absl::UnavailableError(status.message());
+  return absl::NotFoundError(status.message());
 }
 
 }  // namespace
@@ -35,11 +37,12 @@ absl::StatusOr<std::vector<CodedRow>> KeptRowsClient::Fetch(NodeId node, const s
     const absl::StatusOr<grpc::ByteBuffer> answer =
         node_rows.Ask(KeptRowsRequestToWire(rest), kAnswerTimeout);
     if (!answer.ok()) return WhyNot(answer.status());
-    ASSIGN_OR_RETURN(std::vector<CodedRow> more,
-                     KeptRowsFromWire(*answer, rest.tokens, MaxEncodedBytes(1, d_model)));
-    rest.first_position += static_cast<uint32_t>(more.size());
-    rest.tokens -= static_cast<uint32_t>(more.size());
-    std::move(more.begin(), more.end(), std::back_inserter(rows));
+    absl::StatusOr<std::vector<CodedRow>> more =
+        KeptRowsFromWire(*answer, rest.tokens, MaxEncodedBytes(1, d_model));
+    if (!more.ok()) return WhyNot(more.status());
+    rest.first_position += static_cast<uint32_t>(more->size());
+    rest.tokens -= static_cast<uint32_t>(more->size());
+    std::move(more->begin(), more->end(), std::back_inserter(rows));
   }
   return rows;
 }

@@ -31,7 +31,8 @@ struct PrefixCache::Block {
   uint64_t used = 0;
 };
 
-PrefixCache::PrefixCache(uint64_t pages) : pages_(pages), root_(std::make_unique<Block>()) {}
+PrefixCache::PrefixCache(uint64_t pages, SequenceIds& ids)
+    : pages_(pages), ids_(ids), root_(std::make_unique<Block>()) {}
 
 PrefixCache::~PrefixCache() = default;
 
@@ -81,7 +82,7 @@ void PrefixCache::Take(Lease& lease, absl::Span<const int32_t> tokens) {
 
 PrefixCache::Lease PrefixCache::Begin(absl::Span<const int32_t> tokens, bool share) {
   Lease lease;
-  lease.id_ = SequenceId{++last_id_};
+  lease.id_ = ids_.Next();
   lease.publishes_ = share;
   lease.tip_ = root_.get();
   if (share) Take(lease, tokens);
@@ -93,7 +94,6 @@ bool PrefixCache::Adopt(SequenceId id, uint32_t length, bool share, Lease& lease
   lease.id_ = id;
   lease.publishes_ = share;
   lease.tip_ = root_.get();
-  last_id_ = std::max(last_id_, id.v);
   lease.begun_ = true;
   if (Grow(lease, length)) return true;
   lease = Lease();

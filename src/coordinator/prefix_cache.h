@@ -20,14 +20,24 @@
 
 namespace efedllm {
 
+// Numbers for sequences, none twice: what nodes claim of a sequence is compared over epochs and
+// chains. Not thread-safe.
+class SequenceIds {
+ public:
+  SequenceId Next() { return SequenceId{++last_}; }
+
+ private:
+  uint64_t last_ = 0;
+};
+
 // Not thread-safe. One for each chain and epoch. What it decides must reach the nodes in the order
 // in which it was decided: see TakeTrims.
 class PrefixCache {
   struct Block;
 
  public:
-  // pages: of KvCache::kPagePositions positions each.
-  explicit PrefixCache(uint64_t pages);
+  // pages: of KvCache::kPagePositions positions each. ids is borrowed.
+  PrefixCache(uint64_t pages, SequenceIds& ids);
   ~PrefixCache();
 
   // What a running sequence holds: a path of shared blocks from the root, and pages of its own.
@@ -114,12 +124,12 @@ class PrefixCache {
   void Trim(SequenceId sequence, uint32_t length);
 
   const uint64_t pages_;
+  SequenceIds& ids_;
   std::unique_ptr<Block> root_;
   uint64_t blocks_ = 0;         // in the tree, without the root
   uint64_t locked_blocks_ = 0;  // of these, on a lease's path
   uint64_t own_pages_ = 0;      // of all leases
   uint64_t clock_ = 0;
-  uint64_t last_id_ = 0;
   std::set<std::pair<uint64_t, Block*>> evictable_;  // leaves that nobody holds, by last use
   std::map<SequenceId, uint32_t> trims_;             // sequence, length that stays
 };

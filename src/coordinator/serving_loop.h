@@ -105,6 +105,7 @@ class ServingLoop {
 
   FairQueue waiting_;
   std::optional<PipelineCapacity> capacity_;
+  SequenceIds sequence_ids_;
   std::vector<std::unique_ptr<Batcher>> chains_;  // of the present epoch
   std::optional<Epoch> over_;  // this epoch has ended, whatever the pipeline still says
   // What ran when it ended, by chain: until the next one begins.

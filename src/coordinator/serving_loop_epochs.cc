@@ -27,9 +27,9 @@ void ServingLoop::BeginEpoch(const PipelineCapacity& capacity) {
   auto carried = std::exchange(carried_, {});
   for (size_t i = 0; i < capacity.chains.size(); ++i) {
     const ChainCapacity& chain = capacity.chains[i];
-    chains_.push_back(
-        std::make_unique<Batcher>(BatcherOptions{capacity.epoch, i, chain, capacity.limits,
-                                                 limits_.max_sequences, limits_.max_step_tokens}));
+    const BatcherOptions options{
+        capacity.epoch, i, chain, capacity.limits, limits_.max_sequences, limits_.max_step_tokens};
+    chains_.push_back(std::make_unique<Batcher>(options, sequence_ids_));
     if (!chain.continues || over_ != chain.continues->epoch) continue;
     if (chain.continues->chain >= carried.size()) continue;
     const bool computes = !chain.continues->lost.empty();

@@ -3,11 +3,13 @@
 #include <xxhash.h>
 
 #include <bit>
+#include <climits>
 #include <cstring>
 #include <memory>
 #include <utility>
 
 #include "common/check.h"
+#include "common/status_macros.h"
 
 namespace efedllm {
 namespace {
@@ -66,6 +68,20 @@ absl::StatusOr<absl::Span<const uint8_t>> OpenFrame(const grpc::ByteBuffer& fram
   std::memcpy(&checksum, bytes.end() + 1, sizeof(checksum));
   if (*bytes.end() != kChecksumTag || checksum != Checksum(bytes, {})) return damaged;
   return bytes;
+}
+
+grpc::ByteBuffer SealMessage(const google::protobuf::MessageLite& message) {
+  return SealFrame(message.SerializeAsString());
+}
+
+absl::Status OpenMessage(const grpc::ByteBuffer& frame, google::protobuf::MessageLite& message) {
+  grpc::Slice memory;
+  ASSIGN_OR_RETURN(const absl::Span<const uint8_t> bytes, OpenFrame(frame, memory));
+  if (bytes.size() <= INT_MAX &&
+      message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError("the message is not readable");
 }
 
 }  // namespace efedllm

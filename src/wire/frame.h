@@ -3,6 +3,7 @@
 #ifndef EFEDLLM_WIRE_FRAME_H_
 #define EFEDLLM_WIRE_FRAME_H_
 
+#include <google/protobuf/message_lite.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/slice.h>
 
@@ -26,6 +27,11 @@ grpc::ByteBuffer SealFrame(std::string head, std::string payload = {});
 // own if the frame came in one piece, else a copy. DataLoss: the checksum is wrong or missing.
 absl::StatusOr<absl::Span<const uint8_t>> OpenFrame(const grpc::ByteBuffer& frame,
                                                     grpc::Slice& memory);
+
+// The same of whole messages. OpenMessage: DataLoss as OpenFrame; InvalidArgument: these bytes are
+// no such message.
+grpc::ByteBuffer SealMessage(const google::protobuf::MessageLite& message);
+absl::Status OpenMessage(const grpc::ByteBuffer& frame, google::protobuf::MessageLite& message);
 
 }  // namespace efedllm
 

@@ -1,13 +1,11 @@
 #include "wire/receipt_wire.h"
 
-#include <grpcpp/support/proto_buffer_reader.h>
-#include <grpcpp/support/proto_buffer_writer.h>
-
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
+#include "wire/frame.h"
 
 namespace efedllm {
 namespace {
@@ -64,20 +62,6 @@ absl::Status Take(const v1::ChunkClaim& message, ChunkClaim& chunk) {
   }
   RETURN_IF_ERROR(Take(message.inputs(), "the inputs' digest", chunk.inputs));
   return Take(message.outputs(), "the outputs' digest", chunk.outputs);
-}
-
-template <class Message>
-grpc::ByteBuffer Serialize(const Message& message) {
-  const std::string text = message.SerializeAsString();
-  const grpc::Slice slice(text);
-  return grpc::ByteBuffer(&slice, 1);
-}
-
-template <class Message>
-bool Parse(const grpc::ByteBuffer& bytes, Message& message) {
-  grpc::ByteBuffer copy = bytes;  // of references
-  grpc::ProtoBufferReader reader(&copy);
-  return reader.status().ok() && message.ParseFromZeroCopyStream(&reader);
 }
 
 }  // namespace
@@ -184,14 +168,13 @@ grpc::ByteBuffer KeptRowsRequestToWire(const KeptRowsRequest& request) {
   message.set_tokens(request.tokens);
   message.set_outputs(request.outputs);
   message.set_version(request.version);
-  return Serialize(message);
+  return SealMessage(message);
 }
 
 absl::StatusOr<KeptRowsRequest> KeptRowsRequestFromWire(const grpc::ByteBuffer& bytes) {
   v1::KeptRowsRequest message;
-  if (bytes.Length() > kMaxRequestBytes || !Parse(bytes, message)) {
-    return MalformedRows("the request is not readable");
-  }
+  if (bytes.Length() > kMaxRequestBytes) return MalformedRows("the request is too long");
+  RETURN_IF_ERROR(OpenMessage(bytes, message));
   if (message.tokens() == 0 || message.tokens() > kMaxKeptRowsTokens ||
       uint64_t{message.first_position()} + message.tokens() > UINT32_MAX ||
       message.version() > kMaxVersion) {
@@ -214,7 +197,7 @@ grpc::ByteBuffer KeptRowsToWire(const std::vector<CodedRow>& rows) {
     out->set_codec(row.codec);
     out->set_row(row.bytes);
   }
-  return Serialize(message);
+  return SealMessage(message);
 }
 
 absl::StatusOr<std::vector<CodedRow>> KeptRowsFromWire(const grpc::ByteBuffer& bytes,
@@ -223,9 +206,8 @@ absl::StatusOr<std::vector<CodedRow>> KeptRowsFromWire(const grpc::ByteBuffer& b
   const size_t most_bytes = kKeptRowsReplyBytes + most_row_bytes +
                             kRowOverhead * std::min<size_t>(most_rows, kKeptRowsReplyBytes);
   v1::KeptRowsReply message;
-  if (bytes.Length() > most_bytes || !Parse(bytes, message)) {
-    return MalformedRows("the answer is not readable");
-  }
+  if (bytes.Length() > most_bytes) return MalformedRows("the answer is too long");
+  RETURN_IF_ERROR(OpenMessage(bytes, message));
   const auto count = static_cast<size_t>(message.rows_size());
   if (count == 0 || count > most_rows) {
     return MalformedRows(absl::StrCat(count, " rows where ", most_rows, " were asked for"));

@@ -1,8 +1,5 @@
 #include "wire/replay_wire.h"
 
-#include <grpcpp/support/proto_buffer_reader.h>
-#include <grpcpp/support/proto_buffer_writer.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -11,6 +8,7 @@
 #include "common/status_macros.h"
 #include "efedllm/replay.pb.h"
 #include "wire/field_checks.h"
+#include "wire/frame.h"
 #include "wire/model_wire.h"
 #include "wire/tensor_wire.h"
 
@@ -29,19 +27,6 @@ absl::Status Malformed(absl::string_view what) {
 
 absl::Span<const uint8_t> BytesOf(absl::string_view text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
-}
-
-template <class Message>
-grpc::ByteBuffer Serialize(const Message& message) {
-  const grpc::Slice slice(message.SerializeAsString());
-  return grpc::ByteBuffer(&slice, 1);
-}
-
-template <class Message>
-bool Parse(const grpc::ByteBuffer& bytes, Message& message) {
-  grpc::ByteBuffer copy = bytes;  // of references
-  grpc::ProtoBufferReader reader(&copy);
-  return reader.status().ok() && message.ParseFromZeroCopyStream(&reader);
 }
 
 v1::ReplayQuestion QuestionToWire(const ReplayQuestion& question) {
@@ -112,14 +97,13 @@ grpc::ByteBuffer ToWire(const ReplayRequest& request) {
   } else {
     message.mutable_commit();
   }
-  return Serialize(message);
+  return SealMessage(message);
 }
 
 absl::StatusOr<ReplayRequest> ReplayRequestFromWire(const grpc::ByteBuffer& bytes) {
   v1::ReplayRequest message;
-  if (bytes.Length() > kMaxRequestBytes || !Parse(bytes, message)) {
-    return Malformed("the request is not readable");
-  }
+  if (bytes.Length() > kMaxRequestBytes) return Malformed("the request is too long");
+  RETURN_IF_ERROR(OpenMessage(bytes, message));
   ReplayRequest request;
   request.question = message.question();
   switch (message.message_case()) {
@@ -153,16 +137,16 @@ grpc::ByteBuffer ToWire(const ReplayReply& reply) {
     message.mutable_after_layer()->append(digest.begin(), digest.end());
   }
   message.set_rows(reply.rows);
-  return Serialize(message);
+  return SealMessage(message);
 }
 
 absl::StatusOr<ReplayReply> ReplayReplyFromWire(const grpc::ByteBuffer& bytes, size_t most_layers,
                                                 size_t most_row_bytes) {
   v1::ReplayReply message;
-  if (bytes.Length() > most_layers * sizeof(Sha256Digest) + most_row_bytes + kReplyOverhead ||
-      !Parse(bytes, message)) {
-    return Malformed("the answer is not readable");
+  if (bytes.Length() > most_layers * sizeof(Sha256Digest) + most_row_bytes + kReplyOverhead) {
+    return Malformed("the answer is too long");
   }
+  RETURN_IF_ERROR(OpenMessage(bytes, message));
   ReplayReply reply;
   const std::string& commitment = message.commitment();
   if (!commitment.empty()) {

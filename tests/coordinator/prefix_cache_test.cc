@@ -2,6 +2,7 @@
 
 #include <map>
 #include <numeric>
+#include <set>
 #include <vector>
 
 #include "common/random.h"
@@ -37,15 +38,31 @@ void Remember(PrefixCache& cache, const std::vector<int32_t>& tokens) {
 }
 
 TEST(PrefixCache, KnowsNothingAtFirst) {
-  PrefixCache cache(8);
+  SequenceIds ids;
+  PrefixCache cache(8, ids);
   PrefixCache::Lease lease = cache.Begin(Count(0, 200), true);
   EXPECT_EQ(lease.cached(), 0u);
   EXPECT_FALSE(Compute(cache, lease, Count(0, 200)).has_value());
   EXPECT_EQ(cache.held_pages(), 4u);
 }
 
+// Else what nodes claim of one request would be held against another's rows.
+TEST(PrefixCache, ASequencesNumberIsNeverGivenAgain) {
+  SequenceIds ids;
+  std::set<SequenceId> seen;
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    PrefixCache chain(8, ids), other(8, ids);
+    for (PrefixCache* cache : {&chain, &other}) {
+      PrefixCache::Lease lease = cache->Begin(Count(0, 200), true);
+      EXPECT_TRUE(seen.insert(lease.id()).second);
+      cache->End(lease, {});
+    }
+  }
+}
+
 TEST(PrefixCache, TheSamePromptIsKnownUpToItsLastToken) {
-  PrefixCache cache(8);
+  SequenceIds ids;
+  PrefixCache cache(8, ids);
   Remember(cache, Count(0, 200));
   EXPECT_EQ(cache.held_pages(), 0u);
   EXPECT_EQ(cache.used_pages(), 4u);
@@ -58,7 +75,8 @@ TEST(PrefixCache, TheSamePromptIsKnownUpToItsLastToken) {
 }
 
 TEST(PrefixCache, WhatIsComputedNowCanBeSharedAtOnce) {
-  PrefixCache cache(16);
+  SequenceIds ids;
+  PrefixCache cache(16, ids);
   PrefixCache::Lease first = cache.Begin(Count(0, 300), true);
   const SequenceId id = first.id();
   Compute(cache, first, Count(0, 300));
@@ -68,7 +86,8 @@ TEST(PrefixCache, WhatIsComputedNowCanBeSharedAtOnce) {
 }
 
 TEST(PrefixCache, BranchesWhereTextsDiffer) {
-  PrefixCache cache(16);
+  SequenceIds ids;
+  PrefixCache cache(16, ids);
   std::vector<int32_t> other = Count(0, 200);
   other[100] = -1;
   Remember(cache, Count(0, 200));
@@ -78,7 +97,8 @@ TEST(PrefixCache, BranchesWhereTextsDiffer) {
 }
 
 TEST(PrefixCache, EvictsWhatWasNotUsedForTheLongestTime) {
-  PrefixCache cache(4);
+  SequenceIds ids;
+  PrefixCache cache(4, ids);
   Remember(cache, Count(0, 128));
   Remember(cache, Count(1000, 128));
   Remember(cache, Count(0, 128));  // used again
@@ -91,7 +111,8 @@ TEST(PrefixCache, EvictsWhatWasNotUsedForTheLongestTime) {
 }
 
 TEST(PrefixCache, NobodyLosesWhatHeHolds) {
-  PrefixCache cache(4);
+  SequenceIds ids;
+  PrefixCache cache(4, ids);
   PrefixCache::Lease first = cache.Begin(Count(0, 200), true);
   ASSERT_TRUE(cache.Grow(first, 200));
   PrefixCache::Lease second = cache.Begin(Count(1000, 10), true);
@@ -101,7 +122,8 @@ TEST(PrefixCache, NobodyLosesWhatHeHolds) {
 }
 
 TEST(PrefixCache, APartialBlockIsGivenUpForRoom) {
-  PrefixCache cache(2);
+  SequenceIds ids;
+  PrefixCache cache(2, ids);
   Remember(cache, Count(0, 100));
   // All of it is known up to the middle of a page; with that page's copy three would be needed.
   PrefixCache::Lease lease = cache.Begin(Count(0, 100), true);
@@ -112,7 +134,8 @@ TEST(PrefixCache, APartialBlockIsGivenUpForRoom) {
 }
 
 TEST(PrefixCache, ATwinThatWasSlowerKeepsItsOwnPagesUntilItEnds) {
-  PrefixCache cache(8);
+  SequenceIds ids;
+  PrefixCache cache(8, ids);
   PrefixCache::Lease first = cache.Begin(Count(0, 128), true);
   PrefixCache::Lease second = cache.Begin(Count(0, 128), true);
   Compute(cache, first, Count(0, 128));
@@ -125,7 +148,8 @@ TEST(PrefixCache, ATwinThatWasSlowerKeepsItsOwnPagesUntilItEnds) {
 }
 
 TEST(PrefixCache, ClearForgetsAllThatNobodyHolds) {
-  PrefixCache cache(8);
+  SequenceIds ids;
+  PrefixCache cache(8, ids);
   Remember(cache, Count(0, 200));
   Remember(cache, Count(1000, 200));
   cache.Clear({});
@@ -144,7 +168,8 @@ TEST_P(PrefixCacheWalk, AgreesWithTheNodes) {
   constexpr uint64_t kPages = 24;
   Random random(GetParam());
   SCOPED_TRACE(testing::Message() << "seed " << GetParam());
-  PrefixCache cache(kPages);
+  SequenceIds ids;
+  PrefixCache cache(kPages, ids);
   auto kv = *KvCache::Create({1, 1, 32, KvType::kF32}, kPages * KvCache::kPagePositions);
   struct Running {
     PrefixCache::Lease lease;

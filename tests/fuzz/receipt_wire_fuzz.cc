@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "wire/frame.h"
 #include "wire/receipt_wire.h"
 
 namespace efedllm {
@@ -28,8 +29,7 @@ void TryAnswer(const std::string& bytes) {
 }
 
 void TryRows(const std::string& bytes) {
-  const grpc::Slice slice(bytes);
-  const grpc::ByteBuffer buffer(&slice, 1);
+  const grpc::ByteBuffer buffer = SealFrame(bytes);
   const absl::StatusOr<KeptRowsRequest> request = KeptRowsRequestFromWire(buffer);
   if (request.ok()) CHECK(*KeptRowsRequestFromWire(KeptRowsRequestToWire(*request)) == *request);
   const absl::StatusOr<std::vector<CodedRow>> rows = KeptRowsFromWire(buffer, 8, 64);

@@ -5,13 +5,14 @@
 #include <string>
 
 #include "common/check.h"
+#include "wire/frame.h"
 #include "wire/replay_wire.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace efedllm;
   if (size == 0) return 0;
-  const grpc::Slice slice(data + 1, size - 1);
-  const grpc::ByteBuffer bytes(&slice, 1);
+  const grpc::ByteBuffer bytes =
+      SealFrame(std::string(reinterpret_cast<const char*>(data) + 1, size - 1));
   if (data[0] % 2 == 0) {
     const absl::StatusOr<ReplayRequest> request = ReplayRequestFromWire(bytes);
     if (!request.ok()) return 0;
