@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "efedllm/replay.pb.h"
+#include "wire/frame.h"
 
 namespace efedllm {
 namespace {
@@ -92,13 +93,9 @@ TEST(ReplayWire, RefusesRepliesOfOtherSizes) {
     ReplayReply good;
     good.after_layer.resize(2);
     v1::ReplayReply message;
-    const grpc::ByteBuffer bytes = ToWire(good);
-    std::vector<grpc::Slice> slices;
-    EXPECT_TRUE(bytes.Dump(&slices).ok());
-    EXPECT_TRUE(message.ParseFromArray(slices[0].begin(), static_cast<int>(slices[0].size())));
+    EXPECT_TRUE(OpenMessage(ToWire(good), message).ok());
     change(message);
-    const grpc::Slice slice(message.SerializeAsString());
-    return ReplayReplyFromWire(grpc::ByteBuffer(&slice, 1), 2, 16).status().code() ==
+    return ReplayReplyFromWire(SealMessage(message), 2, 16).status().code() ==
            absl::StatusCode::kInvalidArgument;
   };
   EXPECT_FALSE(refused([](auto&) {}));
