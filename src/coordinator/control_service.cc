@@ -221,8 +221,8 @@ class ControlStream final : public ControlReactor {
           kNumericsId, ": their results would differ; run the same version of eFedLLM on both"));
     }
     if (NodeOfPublicKey(hello.public_key) != *node_) {
-      return absl::InvalidArgumentError(
-          "malformed hello: its public key is not that of the node that says it");
+      return absl::PermissionDeniedError(
+          "the worker's public key is not that of the node that it says it is");
     }
     key_ = hello.public_key;
     hello.owner = enroller_.OwnerOf(*node_, hello.owner);

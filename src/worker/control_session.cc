@@ -57,8 +57,10 @@ absl::Status ControlSession::Run(const ControlledParts& parts) {
   welcome_deadline_ = clock_.Now() + options_.welcome_timeout;
   std::thread reader([this] {
     v1::CoordinatorMessage message;
+    // To its end, even when nobody takes it any more: the status comes behind all messages, and
+    // Finish would wait for it for ever.
     while (stream_->Read(&message)) {
-      if (!events_.Push(std::move(message), absl::InfiniteDuration())) return;
+      (void)events_.Push(std::move(message), absl::InfiniteDuration());
       message.Clear();
     }
     (void)events_.Push(StreamEnded(), absl::InfiniteDuration());

@@ -173,7 +173,9 @@ absl::Status Worker::Loop() {
   while (true) {
     const Attempt attempt = Serve();
     if (stop_requested()) return absl::OkStatus();
-    if (attempt.final || IsRefusal(attempt.status)) return attempt.status;
+    // Without TLS its hello may have been spoilt on the way.
+    const bool spoilt = options_.insecure && absl::IsPermissionDenied(attempt.status);
+    if (attempt.final || (!spoilt && IsRefusal(attempt.status))) return attempt.status;
     if (attempt.attached) {
       backoff.Reset();
       backoff.SetMost(options_.most_backoff);
