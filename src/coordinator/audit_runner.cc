@@ -159,7 +159,8 @@ AuditTrialParts AuditRunner::TrialParts() {
                          const TakenClaim& claim) { return DrawFor(purpose, claim); },
           .recheck_ppm = parts_.recheck_ppm,
           .planted_ppm = parts_.planted_ppm,
-          .before_step = [this] { return GiveWay(); }};
+          .before_step = [this] { return GiveWay(); },
+          .on_proven = parts_.on_proven};
 }
 
 void AuditRunner::Retry(AuditResult result) {

@@ -78,6 +78,7 @@ struct AuditRunnerParts {
   std::function<bool()> busy;                     // are requests served right now? May be null
   // Has the node been here without a break since then (by the steady clock)? May be null: yes.
   std::function<bool(NodeId node, absl::Time since)> stayed;
+  std::function<void(NodeId node)> on_proven;  // as AuditTrialParts; may be null
   // Each picked chunk once, on the runner's thread (kDropped: on that of OnReceipt). Never kLater.
   std::function<void(const AuditResult& result)> on_result;
 };

@@ -202,7 +202,10 @@ AuditResult AuditTrial::Finish(Case& audited, const AuditVerdict& verdict) {
     spdlog::error("audit: {}", result.detail);
   }
   result.job = audited.job;
-  if (result.outcome == AuditOutcome::kLied) KeepEvidence(audited, result);
+  if (result.outcome == AuditOutcome::kLied) {
+    if (parts_.on_proven) parts_.on_proven(audited.job.claim->stage->node);
+    KeepEvidence(audited, result);
+  }
   if (audited.first) JudgeVerifier(audited, *audited.first, verdict.first, result);
   if (audited.second) JudgeVerifier(audited, *audited.second, verdict.second, result);
   if (audited.planted) AskPlanted(audited, result);

@@ -114,8 +114,8 @@ class EpochKeeper {
   void Undrain(NodeId node) ABSL_LOCKS_EXCLUDED(mu_);
 
   // By the rules of trust: the node gets no layers from now on, what serves ends at once, and
-  // the next epoch goes on with no KV: it may have had a part in it. It may be away. Readmit: it
-  // may get some again.
+  // the next epoch goes on with no KV: it may have had a part in it. It may be away; where it is
+  // barred already, only the reason is another. Readmit: it may get some again.
   void Bar(NodeId node, const std::string& why) ABSL_LOCKS_EXCLUDED(mu_);
   void Readmit(NodeId node) ABSL_LOCKS_EXCLUDED(mu_);
 

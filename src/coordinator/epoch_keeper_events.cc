@@ -156,10 +156,11 @@ void EpochKeeper::Bar(NodeId node, const std::string& why) {
   std::string name;
   {
     absl::MutexLock lock(&mu_);
-    barred_[node] = why;
+    const bool anew = barred_.insert_or_assign(node, why).second;
     name = Name(node);
     Member* member = membership_.Find(node);
     if (member != nullptr) member->barred = why;
+    if (!anew) return;
     // What it computed may be in the KV of every stage behind it, and of epochs that went on.
     served_ = StagePlan();
     if (next_) epochs.push_back(next_->plan.epoch);

@@ -136,6 +136,8 @@ AuditRunnerParts Incentives::AuditParts(const std::string& state_dir, const Ince
                 }
                 return false;
               },
+          .on_proven =
+              [this](NodeId node) { parts_.keeper.Bar(node, "an audit proves that it lied"); },
           .on_result = [this](const AuditResult& result) { book_->OnAudit(result); }};
 }
 

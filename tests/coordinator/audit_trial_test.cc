@@ -10,10 +10,12 @@
 namespace efedllm {
 namespace {
 
+using ::testing::Contains;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::Field;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 constexpr SequenceId kA{1}, kB{2};
@@ -259,6 +261,23 @@ struct VerifiedWorld : AuditWorld {
 };
 
 auto Verdict(AuditVerdict::Verifier verdict) { return testing::Pair(testing::_, verdict); }
+
+TEST(AuditTrial, ALieIsToldBeforeItsSuspectIsAskedWhereItLied) {
+  VerifiedWorld world;
+  world.Cheat();
+  world.Compute(kA, 40);
+  AuditTrialParts parts = world.WithVerifiers();
+  std::vector<NodeId> told;
+  parts.on_proven = [&](NodeId node) {
+    told.push_back(node);
+    EXPECT_THAT(world.asked(), Not(Contains(node)));
+  };
+  efedllm::Compute compute = *efedllm::Compute::Create(0, "auto");
+  AuditTrial trial(parts, compute);
+  EXPECT_THAT(trial.Judge(world.Claim(1, kA), false), Each(Is(AuditOutcome::kLied)));
+  EXPECT_THAT(told, ElementsAre(NodeId{22}));
+  EXPECT_THAT(world.asked(), Contains(NodeId{22}));
+}
 
 TEST(AuditTrial, AVerifierSparesTheCoordinatorTheWork) {
   VerifiedWorld world;
