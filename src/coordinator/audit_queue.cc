@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
+
 namespace efedllm {
 namespace {
 
@@ -24,31 +26,39 @@ std::optional<AuditJob> AuditQueue::Push(AuditJob job) {
   return dropped;
 }
 
-bool AuditQueue::IsDue() const {
+bool AuditQueue::IsDue(bool prompt_only) const {
   const absl::Time now = clock_.Now();
-  return std::any_of(jobs_.begin(), jobs_.end(),
-                     [now](const AuditJob& job) { return job.not_before <= now; });
+  return std::any_of(jobs_.begin(), jobs_.end(), [&](const AuditJob& job) {
+    return job.not_before <= now && (job.prompt || !prompt_only);
+  });
 }
 
-std::vector<AuditJob> AuditQueue::Take(const AuditBatchLimits& limits, absl::Duration timeout) {
-  const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return closed_ || IsDue(); };
+std::vector<AuditJob> AuditQueue::Take(const AuditBatchLimits& limits, absl::Duration timeout,
+                                       bool prompt_only) {
+  const auto ready = [&]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+    return closed_ || IsDue(prompt_only);
+  };
   absl::MutexLock lock(&mu_);
   mu_.AwaitWithTimeout(absl::Condition(&ready), std::min(timeout, kLongestWait));
   std::vector<AuditJob> batch;
   if (closed_) return batch;
   const absl::Time now = clock_.Now();
-  const bool prompt = std::any_of(jobs_.begin(), jobs_.end(), [now](const AuditJob& job) {
-    return job.prompt && job.not_before <= now;
-  });
+  const bool prompt = IsDue(true);
+  if (prompt_only && !prompt) return batch;
   // A verdict comes when the whole batch is judged.
   const size_t most_jobs = prompt ? 1 : limits.jobs;
   uint64_t rows = 0;
+  absl::flat_hash_map<SequenceId, uint32_t> replayed;  // positions of each sequence
   for (size_t i = jobs_.size(); i-- > 0 && batch.size() < most_jobs;) {
     AuditJob& job = jobs_[i];
-    const bool fits = batch.empty() || (SameStage(job, batch.front()) &&
-                                        rows + job.claim->claim.end() <= limits.rows);
-    if (job.prompt != prompt || job.not_before > now || !fits) continue;
-    rows += job.claim->claim.end();
+    if (job.prompt != prompt || job.not_before > now) continue;
+    if (!batch.empty() && !SameStage(job, batch.front())) continue;
+    const uint32_t end = job.claim->claim.end();
+    uint32_t& known = replayed[job.claim->claim.sequence];
+    const uint32_t more = end - std::min(end, known);
+    if (!batch.empty() && rows + more > limits.rows) continue;
+    rows += more;
+    known = std::max(known, end);
     batch.push_back(std::move(job));
     jobs_.erase(jobs_.begin() + static_cast<ptrdiff_t>(i));
   }

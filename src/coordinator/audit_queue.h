@@ -29,10 +29,10 @@ struct AuditJob {
   absl::Time not_before = absl::InfinitePast();
 };
 
-// What one pass replays at most; a single job may have more rows.
+// What one pass replays at most; a single job may have more rows. Chunks of one sequence share them.
 struct AuditBatchLimits {
   size_t jobs = 16;
-  uint64_t rows = 4096;
+  uint64_t rows = 512;
 };
 
 // Thread-safe. Full: the oldest job makes room.
@@ -45,15 +45,16 @@ class AuditQueue {
   std::optional<AuditJob> Push(AuditJob job) ABSL_LOCKS_EXCLUDED(mu_);
   // Jobs that are due of one stage of one epoch, the newest first; or one prompt job alone, if
   // there is any. Where audits can't keep up, what a node does now is found out now. Waits up to
-  // timeout (kLongestWait at most) for one. Empty: there is none, or the queue is closed.
-  std::vector<AuditJob> Take(const AuditBatchLimits& limits, absl::Duration timeout)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  // timeout (kLongestWait at most) for one. prompt_only: others are left where they are. Empty:
+  // there is none, or the queue is closed.
+  std::vector<AuditJob> Take(const AuditBatchLimits& limits, absl::Duration timeout,
+                             bool prompt_only) ABSL_LOCKS_EXCLUDED(mu_);
   void Close() ABSL_LOCKS_EXCLUDED(mu_);
 
   size_t size() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  bool IsDue() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  bool IsDue(bool prompt_only) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   const Clock& clock_;
   const size_t capacity_;

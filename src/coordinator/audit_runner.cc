@@ -14,6 +14,7 @@ namespace efedllm {
 namespace {
 
 constexpr absl::Duration kPause = absl::Milliseconds(2);
+constexpr absl::Duration kLongPause = absl::Milliseconds(10);
 
 absl::Duration ThreadCpuTime() {
   timespec used{};
@@ -29,7 +30,7 @@ AuditRunner::AuditRunner(AuditRunnerOptions options, AuditRunnerParts parts)
       claims_(options_.remembered_claims),
       queue_(parts_.clock, options_.queue),
       evidence_(parts_.evidence_folder),
-      pace_(options_.busy_share, options_.burst),
+      pace_(options_.busy_share * std::thread::hardware_concurrency(), options_.burst),
       thread_([this] { Run(); }) {}
 
 AuditRunner::~AuditRunner() {
@@ -133,11 +134,12 @@ AuditAppeal AuditRunner::Reaudit(NodeId node) {
   return appeals_.Take(node);
 }
 
+bool AuditRunner::IsFree() const { return !parts_.busy || !parts_.busy(); }
+
 // Between steps of a replay.
 absl::Status AuditRunner::GiveWay() {
   while (!stopping_) {
-    const bool free = prompt_ || !parts_.busy || !parts_.busy();
-    if (pace_.MayGoOn(SteadyNow(), ThreadCpuTime(), free)) return absl::OkStatus();
+    if (pace_.MayGoOn(SteadyNow(), ThreadCpuTime(), prompt_ || IsFree())) return absl::OkStatus();
     absl::SleepFor(kPause);
   }
   return absl::CancelledError("the coordinator stops");
@@ -203,10 +205,11 @@ void AuditRunner::Run() {
   }
   AuditTrial trial(TrialParts(), *compute);
   while (!stopping_) {
-    std::vector<AuditJob> batch = queue_.Take(options_.batch, kLongestWait);
+    const bool may = pace_.MayBegin(SteadyNow(), ThreadCpuTime(), IsFree());
+    std::vector<AuditJob> batch =
+        queue_.Take(options_.batch, may ? kLongestWait : kLongPause, !may);
     if (batch.empty()) continue;
     prompt_ = batch.front().prompt;
-    if (!GiveWay().ok()) return;
     {
       absl::MutexLock lock(&mu_);
       judging_ = batch.size();

@@ -40,8 +40,8 @@ struct AuditRunnerOptions {
   // late for that is the coordinator's fault.
   absl::Duration window = absl::Minutes(1);
   absl::Duration retry = absl::Seconds(2);
-  // While requests are served, audits take this share of one core, and at once what they have saved
-  // up of it. (A thread of the lowest priority gets nothing where others keep all cores busy.)
+  // While requests are served, audits take this share of the machine's cores, and at once what they
+  // have saved up of it, and as much on credit. (A thread of the lowest priority gets nothing where others keep all cores busy.)
   double busy_share = 0.03;
   absl::Duration burst = absl::Milliseconds(300);
   // The first audits of a node come before all others and give way to nothing.
@@ -112,6 +112,7 @@ class AuditRunner {
   void Enqueue(AuditJob job);
   void Retry(AuditResult result);
   void Report(const AuditResult& result) ABSL_LOCKS_EXCLUDED(mu_);
+  bool IsFree() const;
   absl::Status GiveWay();
   uint64_t DrawFor(LotteryPurpose purpose, const TakenClaim& claim) const;
   AuditTrialParts TrialParts();

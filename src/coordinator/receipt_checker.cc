@@ -17,9 +17,12 @@ constexpr size_t kMostAnswers = 64;      // of a node and epoch, to be given onc
 constexpr size_t kMostSequences = 4096;  // of a chain, that ended and whose claims may be late
 constexpr size_t kMostEvents = size_t{1} << 16;
 
-// A stage computes one step at a time, so it can't have computed for longer than there was time,
-// but for clocks that run a little differently, and this machine's asleep while a step went on.
-absl::Duration MostTime(absl::Duration passed) { return 1.25 * passed + absl::Seconds(2); }
+// A stage computes one step at a time, so it can't have computed for longer than steps of its chain
+// were under way, but for clocks that run a little differently, and this machine's having been
+// halted while a step went on.
+absl::Duration MostTime(absl::Duration passed) {
+  return 1.05 * passed + absl::Milliseconds(500);
+}
 
 }  // namespace
 
@@ -92,10 +95,13 @@ size_t ReceiptChecker::ChainState::KindOf(size_t stage) const {
   return replays ? 0 : 1;
 }
 
+absl::Duration ReceiptChecker::ChainState::Worked(absl::Time now) const {
+  return worked + (working_since ? now - *working_since : absl::ZeroDuration());
+}
+
 void ReceiptChecker::Begin(Epoch epoch, std::vector<ReceiptChain> chains) {
   absl::MutexLock lock(&mu_);
   EpochState& state = epochs_[epoch] = EpochState();
-  state.began = clock_.Now();
   for (ReceiptChain& chain : chains) {
     for (size_t i = 0; i < chain.stages.size(); ++i) {
       NodeState& node = state.nodes[chain.stages[i]->node];
@@ -137,6 +143,7 @@ void ReceiptChecker::Submitted(Epoch epoch, size_t chain, const Step& step,
     sequence.least = std::min(sequence.least, span.first_position);
     sequence.end = std::max(sequence.end, span.first_position + span.tokens);
   }
+  if (!of.working_since) of.working_since = clock_.Now();
   of.in_flight.push_back({step, std::move(inputs)});
 }
 
@@ -150,6 +157,10 @@ void ReceiptChecker::Returned(Epoch epoch, size_t chain, StepId step, bool compu
   if (of.in_flight.empty() || of.in_flight.front().step.id != step) return;
   const InFlight returned = std::move(of.in_flight.front());
   of.in_flight.pop_front();
+  if (of.in_flight.empty()) {
+    of.worked = of.Worked(clock_.Now());
+    of.working_since.reset();
+  }
   Settle(of, returned, computed, outputs);
 }
 
@@ -239,7 +250,7 @@ const ChunkClaim* ReceiptChecker::NotAsked(const Receipt& receipt, const NodeSta
 
 std::optional<std::pair<ReceiptRefusal, std::string>> ReceiptChecker::Check(
     const SignedReceipt& signed_receipt, const PublicKey& key, const NodeState& node,
-    const ChainState& chain, absl::Duration time) const {
+    const ChainState& chain) const {
   const Receipt& receipt = signed_receipt.receipt;
   if (!VerifyReceipt(signed_receipt, key)) {
     return std::pair(ReceiptRefusal::kSignature, "it is not signed by the node's key");
@@ -266,11 +277,12 @@ std::optional<std::pair<ReceiptRefusal, std::string>> ReceiptChecker::Check(
   }
   const absl::Duration computed = absl::Microseconds(static_cast<double>(node.compute_micros) +
                                                      static_cast<double>(receipt.compute_micros));
-  if (computed > MostTime(time)) {
-    return std::pair(
-        ReceiptRefusal::kTime,
-        absl::StrCat("it makes ", absl::FormatDuration(computed),
-                     " of computing, in an epoch that began ", absl::FormatDuration(time), " ago"));
+  const absl::Duration worked = chain.Worked(clock_.Now());
+  if (computed > MostTime(worked)) {
+    return std::pair(ReceiptRefusal::kTime,
+                     absl::StrCat("it makes ", absl::FormatDuration(computed),
+                                  " of computing, and its chain had steps under way for ",
+                                  absl::FormatDuration(worked)));
   }
   return std::nullopt;
 }
@@ -289,7 +301,7 @@ ReceiptAnswer ReceiptChecker::Take(const SignedReceipt& receipt, const PublicKey
   }
   if (events_.size() > kMostEvents) return Refuse(receipt, ReceiptRefusal::kBehind, "");
   ChainState& chain = epoch->chains[node.chain];
-  if (const auto refusal = Check(receipt, key, node, chain, clock_.Now() - epoch->began)) {
+  if (const auto refusal = Check(receipt, key, node, chain)) {
     const auto& [why, detail] = *refusal;
     // What is signed and next in turn was said, be it right or wrong.
     if (why != ReceiptRefusal::kSignature && why != ReceiptRefusal::kNumber) ++node.next_number;

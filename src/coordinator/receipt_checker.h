@@ -123,7 +123,12 @@ class ReceiptChecker {
     std::deque<InFlight> in_flight;
     std::map<SequenceId, SequenceState> sequences;
     uint64_t passes = 0;
+    // How long steps were under way, but for the time since then. What was under way when the epoch
+    // ended may still be: that goes on.
+    absl::Duration worked;
+    std::optional<absl::Time> working_since;
 
+    absl::Duration Worked(absl::Time now) const;
     // Index into `has`, `asked` and `records`.
     size_t KindOf(size_t stage) const;
   };
@@ -134,7 +139,6 @@ class ReceiptChecker {
     std::deque<std::pair<Signature, ReceiptAnswer>> answers;  // the last ones
   };
   struct EpochState {
-    absl::Time began;
     std::vector<ChainState> chains;
     std::map<NodeId, NodeState> nodes;
     bool ended = false;
@@ -143,10 +147,10 @@ class ReceiptChecker {
   EpochState* Find(Epoch epoch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   ReceiptAnswer Refuse(const SignedReceipt& receipt, ReceiptRefusal why, std::string detail)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Why it is refused, and what is wrong with it. time: since its epoch began.
+  // Why it is refused, and what is wrong with it.
   std::optional<std::pair<ReceiptRefusal, std::string>> Check(
       const SignedReceipt& receipt, const PublicKey& key, const NodeState& node,
-      const ChainState& chain, absl::Duration time) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+      const ChainState& chain) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // The first chunk that it was not asked for; null: none.
   static const ChunkClaim* NotAsked(const Receipt& receipt, const NodeState& node,
                                     const ChainState& chain);

@@ -16,7 +16,8 @@ namespace {
 
 constexpr size_t kMaxEvents = 256;
 constexpr absl::Duration kPushTimeout = absl::Seconds(5);
-constexpr absl::Duration kMostWait = absl::Milliseconds(200);  // until a request to stop is seen
+// Until a request to stop is seen, or a receipt that is due.
+constexpr absl::Duration kMostWait = absl::Milliseconds(50);
 constexpr absl::Duration kFarewell = absl::Seconds(2);
 constexpr int64_t kLeastHeartbeatMillis = 50;
 constexpr int64_t kMostHeartbeatMillis = 30'000;

@@ -226,18 +226,22 @@ TEST_F(ReceiptCheckerTest, OtherWeightsAndOtherEpochsAreRefused) {
 }
 
 TEST_F(ReceiptCheckerTest, NobodyComputesForLongerThanThereWasTime) {
-  const auto claim = [this](uint64_t micros) {
-    Pass(MakeStep({{kA, 0, 3}}, {}));
+  const auto claim = [this](absl::Duration under_way, uint64_t micros) {
+    const Step step = MakeStep({{kA, 0, 3}}, {});
+    Submit(step);
+    for (Stage& stage : stages_) stage.Compute(step);
+    clock_.Advance(under_way);
+    Return(step);
     Pass(MakeStep({}, {{kA, 0}}));
     Receipt receipt = stages_[0].Unsigned();
     receipt.compute_micros = micros;
     return Take(0, SignReceipt(receipt, stages_[0].key));
   };
-  EXPECT_TRUE(claim(1'500'000));  // a clock may be a little off
-  clock_.Advance(absl::Seconds(10));
-  EXPECT_TRUE(claim(10'000'000));
-  EXPECT_FALSE(claim(10'000'000));
-  EXPECT_FALSE(claim(UINT64_MAX));
+  EXPECT_TRUE(claim(absl::Seconds(1), 1'400'000));  // a clock may be a little off
+  EXPECT_TRUE(claim(absl::Seconds(10), 10'000'000));
+  clock_.Advance(absl::Hours(1));  // nobody works
+  EXPECT_FALSE(claim(absl::Seconds(1), 2'000'000));
+  EXPECT_FALSE(claim(absl::Seconds(1), UINT64_MAX));
   EXPECT_EQ(sink_.refused[ReceiptRefusal::kTime], 2);
   EXPECT_EQ(checker_.counters().taken, 2u);
 }
