@@ -33,11 +33,24 @@ bool AuditQueue::IsDue(bool prompt_only) const {
   });
 }
 
+size_t AuditQueue::Begin(bool prompt, absl::Time now) const {
+  size_t first = jobs_.size();
+  uint64_t longest_ago = UINT64_MAX;
+  for (size_t i = jobs_.size(); i-- > 0;) {
+    if (jobs_[i].prompt != prompt || jobs_[i].not_before > now) continue;
+    const auto turn = turns_.find(jobs_[i].claim->stage->node);
+    const uint64_t taken = turn == turns_.end() ? 0 : turn->second;
+    if (taken >= longest_ago) continue;
+    longest_ago = taken;
+    first = i;
+  }
+  return first;
+}
+
 std::vector<AuditJob> AuditQueue::Take(const AuditBatchLimits& limits, absl::Duration timeout,
                                        bool prompt_only) {
-  const auto ready = [&]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-    return closed_ || IsDue(prompt_only);
-  };
+  const auto ready = [&]()
+                         ABSL_SHARED_LOCKS_REQUIRED(mu_) { return closed_ || IsDue(prompt_only); };
   absl::MutexLock lock(&mu_);
   mu_.AwaitWithTimeout(absl::Condition(&ready), std::min(timeout, kLongestWait));
   std::vector<AuditJob> batch;
@@ -49,7 +62,9 @@ std::vector<AuditJob> AuditQueue::Take(const AuditBatchLimits& limits, absl::Dur
   const size_t most_jobs = prompt ? 1 : limits.jobs;
   uint64_t rows = 0;
   absl::flat_hash_map<SequenceId, uint32_t> replayed;  // positions of each sequence
-  for (size_t i = jobs_.size(); i-- > 0 && batch.size() < most_jobs;) {
+  const size_t first = Begin(prompt, now);
+  if (first < jobs_.size()) turns_[jobs_[first].claim->stage->node] = ++turn_;
+  for (size_t i = std::min(first + 1, jobs_.size()); i-- > 0 && batch.size() < most_jobs;) {
     AuditJob& job = jobs_[i];
     if (job.prompt != prompt || job.not_before > now) continue;
     if (!batch.empty() && !SameStage(job, batch.front())) continue;

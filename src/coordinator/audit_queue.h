@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "absl/time/time.h"
 #include "cluster/receipt.h"
 #include "common/clock.h"
+#include "common/ids.h"
 #include "coordinator/audit_claims.h"
 
 namespace efedllm {
@@ -29,10 +31,11 @@ struct AuditJob {
   absl::Time not_before = absl::InfinitePast();
 };
 
-// What one pass replays at most; a single job may have more rows. Chunks of one sequence share them.
+// What one pass replays at most; a single job may have more rows. Chunks of one sequence share
+// them.
 struct AuditBatchLimits {
   size_t jobs = 16;
-  uint64_t rows = 512;
+  uint64_t rows = 256;
 };
 
 // Thread-safe. Full: the oldest job makes room.
@@ -43,10 +46,11 @@ class AuditQueue {
 
   // The job that was dropped for it, if any.
   std::optional<AuditJob> Push(AuditJob job) ABSL_LOCKS_EXCLUDED(mu_);
-  // Jobs that are due of one stage of one epoch, the newest first; or one prompt job alone, if
-  // there is any. Where audits can't keep up, what a node does now is found out now. Waits up to
-  // timeout (kLongestWait at most) for one. prompt_only: others are left where they are. Empty:
-  // there is none, or the queue is closed.
+  // Jobs that are due of one stage of one epoch, the newest first, of the node whose turn it is; or
+  // one prompt job alone, if there is any. Where audits can't keep up, what a node does now is
+  // found out now, and of each as soon as of the others. Waits up to timeout (kLongestWait at most)
+  // for one. prompt_only: others are left where they are. Empty: there is none, or the queue is
+  // closed.
   std::vector<AuditJob> Take(const AuditBatchLimits& limits, absl::Duration timeout,
                              bool prompt_only) ABSL_LOCKS_EXCLUDED(mu_);
   void Close() ABSL_LOCKS_EXCLUDED(mu_);
@@ -55,12 +59,16 @@ class AuditQueue {
 
  private:
   bool IsDue(bool prompt_only) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Where the next batch begins, among jobs that are prompt or are not, and due; size(): nowhere.
+  size_t Begin(bool prompt, absl::Time now) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   const Clock& clock_;
   const size_t capacity_;
   mutable absl::Mutex mu_;
   std::deque<AuditJob> jobs_ ABSL_GUARDED_BY(mu_);
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
+  uint64_t turn_ ABSL_GUARDED_BY(mu_) = 0;
+  std::map<NodeId, uint64_t> turns_ ABSL_GUARDED_BY(mu_);  // when each had its last
 };
 
 }  // namespace efedllm

@@ -41,7 +41,8 @@ struct AuditRunnerOptions {
   absl::Duration window = absl::Minutes(1);
   absl::Duration retry = absl::Seconds(2);
   // While requests are served, audits take this share of the machine's cores, and at once what they
-  // have saved up of it, and as much on credit. (A thread of the lowest priority gets nothing where others keep all cores busy.)
+  // have saved up of it, and as much on credit. (A thread of the lowest priority gets nothing where
+  // others keep all cores busy.)
   double busy_share = 0.03;
   absl::Duration burst = absl::Milliseconds(300);
   // The first audits of a node come before all others and give way to nothing.

@@ -67,8 +67,8 @@ struct AuditTrialParts {
   uint64_t planted_ppm = 0;  // of what verifiers could be asked: with altered inputs instead
   // Between steps of a replay: may wait, so that requests go first; Cancelled ends the trial.
   std::function<absl::Status()> before_step;
-  // At once when a node's lie is proven: its result may follow seconds later, with what was found of
-  // how it lied. May be null.
+  // At once when a node's lie is proven: its result may follow seconds later, with what was found
+  // of how it lied. May be null.
   std::function<void(NodeId node)> on_proven;
 };
 

@@ -114,31 +114,31 @@ ContributionParts Incentives::BookParts() {
 }
 
 AuditRunnerParts Incentives::AuditParts(const std::string& state_dir, const IncentiveRules& rules) {
-  return {.clock = parts_.clock,
-          .rows = parts_.rows,
-          .bases = parts_.bases,
-          .model = parts_.model,
-          .replay = parts_.replay,
-          .layers = parts_.layers,
-          .evidence_folder = state_dir + "/evidence",
-          .verifiers = [this](const ReceiptStage& stage) { return Verifiers(stage); },
-          .owner = [this](NodeId node) { return OwnerOf(node); },
-          .replayer = parts_.replayer,
-          .recheck_ppm = rules.audit_recheck_ppm,
-          .planted_ppm = rules.audit_planted_ppm,
-          .secret = secret_,
-          .rate_ppm = [this](NodeId node) { return book_->AuditRatePpm(node); },
-          .busy = parts_.busy,
-          .stayed =
-              [this](NodeId node, absl::Time since) {
-                for (const Member& member : parts_.keeper.Status().members) {
-                  if (member.node == node) return member.attached() && member.joined <= since;
-                }
-                return false;
-              },
-          .on_proven =
-              [this](NodeId node) { parts_.keeper.Bar(node, "an audit proves that it lied"); },
-          .on_result = [this](const AuditResult& result) { book_->OnAudit(result); }};
+  return {
+      .clock = parts_.clock,
+      .rows = parts_.rows,
+      .bases = parts_.bases,
+      .model = parts_.model,
+      .replay = parts_.replay,
+      .layers = parts_.layers,
+      .evidence_folder = state_dir + "/evidence",
+      .verifiers = [this](const ReceiptStage& stage) { return Verifiers(stage); },
+      .owner = [this](NodeId node) { return OwnerOf(node); },
+      .replayer = parts_.replayer,
+      .recheck_ppm = rules.audit_recheck_ppm,
+      .planted_ppm = rules.audit_planted_ppm,
+      .secret = secret_,
+      .rate_ppm = [this](NodeId node) { return book_->AuditRatePpm(node); },
+      .busy = parts_.busy,
+      .stayed =
+          [this](NodeId node, absl::Time since) {
+            for (const Member& member : parts_.keeper.Status().members) {
+              if (member.node == node) return member.attached() && member.joined <= since;
+            }
+            return false;
+          },
+      .on_proven = [this](NodeId node) { parts_.keeper.Bar(node, "an audit proves that it lied"); },
+      .on_result = [this](const AuditResult& result) { book_->OnAudit(result); }};
 }
 
 std::vector<AuditVerifier> Incentives::Verifiers(const ReceiptStage& stage) {

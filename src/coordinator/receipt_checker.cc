@@ -20,9 +20,7 @@ constexpr size_t kMostEvents = size_t{1} << 16;
 // A stage computes one step at a time, so it can't have computed for longer than steps of its chain
 // were under way, but for clocks that run a little differently, and this machine's having been
 // halted while a step went on.
-absl::Duration MostTime(absl::Duration passed) {
-  return 1.05 * passed + absl::Milliseconds(500);
-}
+absl::Duration MostTime(absl::Duration passed) { return 1.05 * passed + absl::Milliseconds(500); }
 
 }  // namespace
 

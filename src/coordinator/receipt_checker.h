@@ -148,9 +148,11 @@ class ReceiptChecker {
   ReceiptAnswer Refuse(const SignedReceipt& receipt, ReceiptRefusal why, std::string detail)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Why it is refused, and what is wrong with it.
-  std::optional<std::pair<ReceiptRefusal, std::string>> Check(
-      const SignedReceipt& receipt, const PublicKey& key, const NodeState& node,
-      const ChainState& chain) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  std::optional<std::pair<ReceiptRefusal, std::string>> Check(const SignedReceipt& receipt,
+                                                              const PublicKey& key,
+                                                              const NodeState& node,
+                                                              const ChainState& chain) const
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // The first chunk that it was not asked for; null: none.
   static const ChunkClaim* NotAsked(const Receipt& receipt, const NodeState& node,
                                     const ChainState& chain);

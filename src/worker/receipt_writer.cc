@@ -66,9 +66,8 @@ void ReceiptWriter::Add(const ReceiptStageFacts& stage, absl::Span<const ClosedC
 }
 
 std::optional<SignedReceipt> ReceiptWriter::Take(Pending& pending) {
-  const bool due =
-      !pending.chunks.empty() && (hurry_ || pending.chunks.size() >= kReceiptChunks ||
-                                  clock_.Now() - pending.since >= kReceiptInterval);
+  const bool due = !pending.chunks.empty() && (hurry_ || pending.chunks.size() >= kReceiptChunks ||
+                                               clock_.Now() - pending.since >= kReceiptInterval);
   if (!due || unanswered_.size() >= kMostUnanswered) return std::nullopt;
   Receipt receipt;
   receipt.node = node_;

@@ -243,11 +243,11 @@ Kinds KindsOfReceipts() {
         [] { return OfReceipts([](Receipt& receipt) { ++receipt.layers.last; }); }}},
       {"accuses", {"as a verifier, answers as if everybody lied", Accuses}},
       {"over-reported-time",
-       {"says ten times the time",
+       {"says a hundred times the time",
         [] {
           return OfReceipts([](Receipt& receipt) {
-            receipt.compute_micros *= 10;
-            receipt.wait_micros *= 10;
+            receipt.compute_micros *= 100;
+            receipt.wait_micros *= 100;
           });
         }}},
   };

@@ -21,8 +21,7 @@ TEST(AuditPace, WhatBeganGoesOnOnCredit) {
   EXPECT_TRUE(pace.MayGoOn(kStart, absl::Milliseconds(599), false));
   EXPECT_FALSE(pace.MayGoOn(kStart, absl::Milliseconds(600), false));
   // It is paid for before another begins.
-  EXPECT_FALSE(
-      pace.MayBegin(kStart + absl::Milliseconds(2900), absl::Milliseconds(600), false));
+  EXPECT_FALSE(pace.MayBegin(kStart + absl::Milliseconds(2900), absl::Milliseconds(600), false));
   EXPECT_TRUE(pace.MayBegin(kStart + absl::Milliseconds(3100), absl::Milliseconds(600), false));
 }
 

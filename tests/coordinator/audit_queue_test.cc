@@ -79,6 +79,18 @@ TEST_F(AuditQueueTest, OtherStagesAndWhatIsNotDueWait) {
   EXPECT_THAT(Take(), ElementsAre(std::pair(3, 0)));
 }
 
+TEST_F(AuditQueueTest, NodesTakeTurns) {
+  for (const uint64_t node : {1, 2}) {
+    stage_ = std::make_shared<ReceiptStage>();
+    stage_->node = NodeId{node};
+    for (const uint64_t sequence : {10, 20}) queue_.Push(Job(sequence + node, 200, 64));
+  }
+  EXPECT_THAT(Take(), ElementsAre(std::pair(22, 200)));
+  EXPECT_THAT(Take(), ElementsAre(std::pair(21, 200)));
+  EXPECT_THAT(Take(), ElementsAre(std::pair(12, 200)));
+  EXPECT_THAT(Take(), ElementsAre(std::pair(11, 200)));
+}
+
 TEST_F(AuditQueueTest, TheOldestMakesRoom) {
   for (uint64_t sequence = 1; sequence <= 6; ++sequence) {
     EXPECT_FALSE(queue_.Push(Job(sequence, 0, 64)).has_value());
