@@ -140,10 +140,10 @@ void KeptRows::Add(Epoch epoch, const Step& step, const KeptSide& inputs, const 
     }
   }
   // Where the disk is far too slow for what comes in.
-  if (log_.Crowded()) TendLog();
+  if (log_.Crowded()) Complain(log_.Tend());
 }
 
-absl::StatusOr<std::vector<CodedRow>> KeptRows::Find(const KeptRowsRequest& request) const {
+absl::StatusOr<std::vector<KeptRows::Row>> KeptRows::RowsOf(const KeptRowsRequest& request) const {
   absl::MutexLock lock(&mu_);
   const auto lineage = lineages_.find(request.epoch);
   if (lineage == lineages_.end()) {
@@ -155,11 +155,17 @@ absl::StatusOr<std::vector<CodedRow>> KeptRows::Find(const KeptRowsRequest& requ
                                             request.sequence.v, " is kept"));
   }
   const std::vector<Row>& rows = sequence->second.versions[request.version];
+  const size_t first = std::min<size_t>(request.first_position, rows.size());
+  const size_t tokens = std::min<size_t>(request.tokens, rows.size() - first);
+  const auto begin = rows.begin() + static_cast<ptrdiff_t>(first);
+  return std::vector<Row>(begin, begin + static_cast<ptrdiff_t>(tokens));
+}
+
+absl::StatusOr<std::vector<CodedRow>> KeptRows::Find(const KeptRowsRequest& request) const {
+  ASSIGN_OR_RETURN(const std::vector<Row> rows, RowsOf(request));
   std::vector<CodedRow> found;
   size_t bytes = 0;
-  const uint64_t end = uint64_t{request.first_position} + request.tokens;
-  for (uint64_t p = request.first_position; p < std::min<uint64_t>(end, rows.size()); ++p) {
-    const Row& row = rows[p];
+  for (const Row& row : rows) {
     const uint32_t size = request.outputs ? row.output_bytes : row.input_bytes;
     if (row.input_codec == 0 || (!found.empty() && bytes + size > kKeptRowsReplyBytes)) break;
     CodedRow coded{request.outputs ? row.output_codec : row.input_codec, ""};
@@ -212,8 +218,7 @@ void KeptRows::DropUnused(uint64_t since) {
   }
 }
 
-void KeptRows::TendLog() {
-  const absl::Status tended = log_.Tend();
+void KeptRows::Complain(const absl::Status& tended) {
   if (tended.ok() || SteadyNow() < next_complaint_) return;
   next_complaint_ = SteadyNow() + kComplaintInterval;
   spdlog::warn(
@@ -223,8 +228,9 @@ void KeptRows::TendLog() {
 }
 
 void KeptRows::Tend() {
+  const absl::Status tended = log_.Tend();
   absl::MutexLock lock(&mu_);
-  TendLog();
+  Complain(tended);
   DropOld();
 }
 

@@ -84,13 +84,16 @@ class KeptRows final {
   void DropVersion(Sequence& sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // the oldest
   std::vector<Row>& RowsFrom(Lineage& lineage, SequenceId id, uint32_t first)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void TendLog() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Complain(const absl::Status& tended) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DropOld() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // What stands there, and may be gone when it is read.
+  absl::StatusOr<std::vector<Row>> RowsOf(const KeptRowsRequest& request) const
+      ABSL_LOCKS_EXCLUDED(mu_);
   void DropUnused(uint64_t since) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const uint64_t most_rows_;
+  RowLog log_;
   mutable absl::Mutex mu_;
-  RowLog log_ ABSL_GUARDED_BY(mu_);
   std::map<Epoch, std::shared_ptr<Lineage>> lineages_ ABSL_GUARDED_BY(mu_);
   // Of all versions, with what one costs beside its rows.
   uint64_t rows_ ABSL_GUARDED_BY(mu_) = 0;

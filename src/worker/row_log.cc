@@ -13,6 +13,7 @@
 
 #include "common/check.h"
 #include "common/file.h"
+#include "common/status_macros.h"
 #include "worker/disk_room.h"
 
 namespace efedllm {
@@ -20,10 +21,33 @@ namespace efedllm {
 void RowLog::Unmap::operator()(char* segment) const { munmap(segment, kSegmentBytes); }
 
 RowLog::~RowLog() {
-  if (file_ >= 0) close(file_);
+  for (const int file : {file_.direct, file_.buffered}) {
+    if (file >= 0) close(file);
+  }
+}
+
+bool RowLog::Crowded() const {
+  absl::ReaderMutexLock lock(&mu_);
+  return memory_bytes() > 2 * options_.memory_bytes;
+}
+
+uint64_t RowLog::oldest() const {
+  absl::ReaderMutexLock lock(&mu_);
+  return oldest_;
+}
+
+uint64_t RowLog::end() const {
+  absl::ReaderMutexLock lock(&mu_);
+  return end_;
+}
+
+uint64_t RowLog::window() const {
+  absl::ReaderMutexLock lock(&mu_);
+  return oldest_ > 0 ? end_ - oldest_ : options_.memory_bytes + slots_ * kSegmentBytes;
 }
 
 uint64_t RowLog::Append(absl::string_view bytes) {
+  absl::MutexLock lock(&mu_);
   const uint64_t offset = end_;
   while (!bytes.empty()) {
     const size_t at = end_ % kSegmentBytes;
@@ -52,22 +76,32 @@ bool RowLog::HasRoom() const {
   return !error && LeavesRoom({space.available, space.capacity}, kSegmentBytes);
 }
 
-absl::Status RowLog::Spill(const char* segment) {
+// Past the page cache: hundreds of megabytes that are hardly ever read again would push out what
+// the machine's owner, and the weights, have there.
+absl::Status RowLog::Open() {
+  const char* const path = options_.path.c_str();
+  (void)unlink(path);
+  file_.buffered = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file_.buffered < 0) return ErrnoStatus(errno, "make", options_.path);
+  file_.direct = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);  // not every file system can
+  (void)unlink(path);  // goes with this process, however it ends
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> RowLog::PlaceInFile() {
   // Where the disk is short of room the file stays as large as it is.
   if (spilled_ < slots_ * kSegmentBytes && !HasRoom()) slots_ = spilled_ / kSegmentBytes;
   if (slots_ == 0) {
     return absl::ResourceExhaustedError("a tenth of the disk, and a gigabyte, stay free");
   }
-  if (file_ < 0) {
-    (void)unlink(options_.path.c_str());
-    file_ = open(options_.path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (file_ < 0) return ErrnoStatus(errno, "make", options_.path);
-    (void)unlink(options_.path.c_str());  // goes with this process, however it ends
-  }
-  const uint64_t at = spilled_ / kSegmentBytes % slots_ * kSegmentBytes;
+  if (file_.buffered < 0) RETURN_IF_ERROR(Open());
+  return spilled_ / kSegmentBytes % slots_ * kSegmentBytes;
+}
+
+absl::Status RowLog::Write(int file, const char* segment, uint64_t at) const {
   for (size_t done = 0; done < kSegmentBytes;) {
     const ssize_t n =
-        pwrite(file_, segment + done, kSegmentBytes - done, static_cast<off_t>(at + done));
+        pwrite(file, segment + done, kSegmentBytes - done, static_cast<off_t>(at + done));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return ErrnoStatus(errno, "write", options_.path);
     done += static_cast<size_t>(n);
@@ -75,37 +109,68 @@ absl::Status RowLog::Spill(const char* segment) {
   return absl::OkStatus();
 }
 
-absl::Status RowLog::Tend() {
-  absl::Status status;
-  while (segments_.size() > 1 && memory_bytes() >= options_.memory_bytes + kSegmentBytes) {
-    const bool wanted = slots_ > 0 && status.ok();
-    if (wanted) status = Spill(segments_.front().get());
-    spilled_ += kSegmentBytes;
-    const uint64_t in_file = slots_ * kSegmentBytes;
-    oldest_ = !wanted || !status.ok() ? spilled_
-                                      : std::max(oldest_, spilled_ - std::min(spilled_, in_file));
-    if (spares_.size() < kMostSpares) spares_.push_back(std::move(segments_.front()));
-    segments_.pop_front();
-  }
+absl::Status RowLog::SpillOldest() {
+  ASSIGN_OR_RETURN(const uint64_t place, PlaceInFile());
+  // What the slot has now is overwritten.
+  const uint64_t end = spilled_ + kSegmentBytes;
+  oldest_ = std::max(oldest_, end - std::min(end, slots_ * kSegmentBytes));
+  const int file = file_.direct >= 0 ? file_.direct : file_.buffered;
+  const char* const segment = segments_.front().get();
+  mu_.Unlock();
+  const absl::Status status = Write(file, segment, place);
+  mu_.Lock();
   return status;
 }
 
-absl::Status RowLog::Read(uint64_t offset, size_t size, std::string& out) const {
-  if (offset < oldest_ || offset + size > end_) {
-    return absl::NotFoundError("the rows are older than what this node keeps");
+absl::Status RowLog::Tend() {
+  absl::Status status;
+  mu_.Lock();
+  mu_.Await(absl::Condition(
+      +[](bool* writing) { return !*writing; }, &writing_));
+  writing_ = true;
+  while (segments_.size() > 1 && memory_bytes() >= options_.memory_bytes + kSegmentBytes) {
+    const bool wanted = slots_ > 0 && status.ok();
+    if (wanted) status = SpillOldest();
+    spilled_ += kSegmentBytes;
+    if (!wanted || !status.ok()) oldest_ = spilled_;
+    if (spares_.size() < kMostSpares) spares_.push_back(std::move(segments_.front()));
+    segments_.pop_front();
   }
-  while (size > 0) {
-    const uint64_t at = offset % kSegmentBytes;
-    const size_t part = std::min<size_t>(kSegmentBytes - at, size);
+  writing_ = false;
+  mu_.Unlock();
+  return status;
+}
+
+absl::Status RowLog::ReadPart(uint64_t offset, size_t size, std::string& out) const {
+  const auto gone = [&]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+    return offset < oldest_ || offset + size > end_;
+  };
+  const absl::Status older = absl::NotFoundError("the rows are older than what this node keeps");
+  const uint64_t at = offset % kSegmentBytes;
+  int file = -1;
+  uint64_t from = 0;
+  {
+    absl::ReaderMutexLock lock(&mu_);
+    if (gone()) return older;
     if (offset >= spilled_) {
-      out.append(segments_[(offset - spilled_) / kSegmentBytes].get() + at, part);
-    } else {
-      const size_t begin = out.size();
-      out.resize(begin + part);
-      const uint64_t from = offset / kSegmentBytes % slots_ * kSegmentBytes + at;
-      const ssize_t n = pread(file_, out.data() + begin, part, static_cast<off_t>(from));
-      if (n < 0 || static_cast<size_t>(n) != part) return ErrnoStatus(errno, "read", options_.path);
+      out.append(segments_[(offset - spilled_) / kSegmentBytes].get() + at, size);
+      return absl::OkStatus();
     }
+    file = file_.buffered;
+    from = offset / kSegmentBytes % slots_ * kSegmentBytes + at;
+  }
+  const size_t begin = out.size();
+  out.resize(begin + size);
+  const ssize_t n = pread(file, out.data() + begin, size, static_cast<off_t>(from));
+  if (n < 0 || static_cast<size_t>(n) != size) return ErrnoStatus(errno, "read", options_.path);
+  absl::ReaderMutexLock lock(&mu_);
+  return gone() ? older : absl::OkStatus();  // overwanted meanwhile?
+}
+
+absl::Status RowLog::Read(uint64_t offset, size_t size, std::string& out) const {
+  while (size > 0) {
+    const size_t part = std::min<size_t>(kSegmentBytes - offset % kSegmentBytes, size);
+    RETURN_IF_ERROR(ReadPart(offset, part, out));
     offset += part;
     size -= part;
   }

@@ -11,8 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 
 namespace efedllm {
 
@@ -23,7 +26,8 @@ struct RowLogOptions {
   std::function<bool()> has_room = {};      // of tests: for the file to grow; empty: disk_room.h
 };
 
-// Offsets count all bytes that were ever appended. Not thread-safe.
+// Offsets count all bytes that were ever appended. Thread-safe; who appends or reads waits for no
+// write.
 class RowLog {
  public:
   explicit RowLog(RowLogOptions options) : options_(std::move(options)) {}
@@ -32,22 +36,20 @@ class RowLog {
   RowLog& operator=(const RowLog&) = delete;
 
   // Where the bytes begin. They are memory for now, whatever the limit.
-  uint64_t Append(absl::string_view bytes);
+  uint64_t Append(absl::string_view bytes) ABSL_LOCKS_EXCLUDED(mu_);
   // Moves what is above the limit to the file, and drops what is above that one's. Where the file
   // can't be written it does without, and the status says why.
-  absl::Status Tend();
+  absl::Status Tend() ABSL_LOCKS_EXCLUDED(mu_);
   // True while more waits in memory than a Tend should find.
-  bool Crowded() const { return memory_bytes() > 2 * options_.memory_bytes; }
+  bool Crowded() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // Appends [offset, offset + size) to out. NotFound: dropped; others: the file can't be read.
-  absl::Status Read(uint64_t offset, size_t size, std::string& out) const;
+  absl::Status Read(uint64_t offset, size_t size, std::string& out) const ABSL_LOCKS_EXCLUDED(mu_);
   // What lies before it was dropped.
-  uint64_t oldest() const { return oldest_; }
-  uint64_t end() const { return end_; }
+  uint64_t oldest() const ABSL_LOCKS_EXCLUDED(mu_);
+  uint64_t end() const ABSL_LOCKS_EXCLUDED(mu_);
   // How far back it reaches, or will once it is full.
-  uint64_t window() const {
-    return oldest_ > 0 ? end_ - oldest_ : options_.memory_bytes + slots_ * kSegmentBytes;
-  }
+  uint64_t window() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   static constexpr size_t kSegmentBytes = 1 << 20;
@@ -59,19 +61,36 @@ class RowLog {
   };
   using Segment = std::unique_ptr<char, Unmap>;
 
-  uint64_t memory_bytes() const { return end_ - spilled_; }
+  // One for writes and one for reads. -1: not open.
+  struct File {
+    int direct = -1, buffered = -1;
+  };
+
+  uint64_t memory_bytes() const ABSL_SHARED_LOCKS_REQUIRED(mu_) { return end_ - spilled_; }
   bool HasRoom() const;
-  absl::Status Spill(const char* segment);
+  // That the oldest segment in memory has a place in the file, which it returns.
+  absl::StatusOr<uint64_t> PlaceInFile() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The lock is free while it writes.
+  absl::Status SpillOldest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status Open() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status Write(int file, const char* segment, uint64_t at) const;
+  // Of one segment.
+  absl::Status ReadPart(uint64_t offset, size_t size, std::string& out) const
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   const RowLogOptions options_;
-  uint64_t slots_ = options_.disk_bytes / kSegmentBytes;  // that the file may have
-  int file_ = -1;
-  std::deque<Segment> segments_;  // [spilled_, end_)
+  mutable absl::Mutex mu_;
+  bool writing_ ABSL_GUARDED_BY(mu_) = false;
+  // That the file may have.
+  uint64_t slots_ ABSL_GUARDED_BY(mu_) = options_.disk_bytes / kSegmentBytes;
+  File file_ ABSL_GUARDED_BY(mu_);
+  std::deque<Segment> segments_ ABSL_GUARDED_BY(mu_);  // [spilled_, end_)
   // A few that were used: fresh pages cost as much as digesting what goes into them.
-  std::vector<Segment> spares_;
-  uint64_t oldest_ = 0;
-  uint64_t spilled_ = 0;  // up to here it is in the file, in slots that are used again and again
-  uint64_t end_ = 0;
+  std::vector<Segment> spares_ ABSL_GUARDED_BY(mu_);
+  uint64_t oldest_ ABSL_GUARDED_BY(mu_) = 0;
+  // Up to here it is in the file, in slots that are used again and again.
+  uint64_t spilled_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t end_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace efedllm
