@@ -19,14 +19,17 @@ bool SameStage(const AuditJob& a, const AuditJob& b) {
 std::optional<AuditJob> AuditQueue::Push(AuditJob job) {
   absl::MutexLock lock(&mu_);
   if (closed_) return job;
+  prompt_jobs_ += job.prompt ? 1 : 0;
   jobs_.push_back(std::move(job));
   if (jobs_.size() <= capacity_) return std::nullopt;
   AuditJob dropped = std::move(jobs_.front());
   jobs_.pop_front();
+  prompt_jobs_ -= dropped.prompt ? 1 : 0;
   return dropped;
 }
 
 bool AuditQueue::IsDue(bool prompt_only) const {
+  if (prompt_only && prompt_jobs_ == 0) return false;
   const absl::Time now = clock_.Now();
   return std::any_of(jobs_.begin(), jobs_.end(), [&](const AuditJob& job) {
     return job.not_before <= now && (job.prompt || !prompt_only);
@@ -74,6 +77,7 @@ std::vector<AuditJob> AuditQueue::Take(const AuditBatchLimits& limits, absl::Dur
     if (!batch.empty() && rows + more > limits.rows) continue;
     rows += more;
     known = std::max(known, end);
+    prompt_jobs_ -= job.prompt ? 1 : 0;
     batch.push_back(std::move(job));
     jobs_.erase(jobs_.begin() + static_cast<ptrdiff_t>(i));
   }

@@ -67,6 +67,7 @@ class AuditQueue {
   mutable absl::Mutex mu_;
   std::deque<AuditJob> jobs_ ABSL_GUARDED_BY(mu_);
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
+  size_t prompt_jobs_ ABSL_GUARDED_BY(mu_) = 0;  // of jobs_
   uint64_t turn_ ABSL_GUARDED_BY(mu_) = 0;
   std::map<NodeId, uint64_t> turns_ ABSL_GUARDED_BY(mu_);  // when each had its last
 };

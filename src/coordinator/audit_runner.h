@@ -43,7 +43,7 @@ struct AuditRunnerOptions {
   // While requests are served, audits take this share of the machine's cores, and at once what they
   // have saved up of it, and as much on credit. (A thread of the lowest priority gets nothing where
   // others keep all cores busy.)
-  double busy_share = 0.03;
+  double busy_share = 0.01;
   absl::Duration burst = absl::Milliseconds(300);
   // The first audits of a node come before all others and give way to nothing.
   size_t prompt_audits = 8;
