@@ -105,7 +105,7 @@ class Case:
             "evidence": evidence[0] if evidence else None,
             "first": bool(evidence) and evidence[0]["receipt"].get("number") == (report["first_wrong_receipt"] or {}).get("number"),
             "tokens": report["tokens"] - report["tokens_before"] if report["first_wrong"] else 0,
-            "money": money, "states": [[change["to"] for change in changes.get(node, [])] for node in ids],
+            "money": money, "prices": [cluster.price(node) for node in ids] if self.name == TWINS else [], "states": [[change["to"] for change in changes.get(node, [])] for node in ids],
             "seconds": seconds, "served_tokens": load.tokens, "requests": load.requests, "failures": load.failures}
 
 
@@ -119,7 +119,7 @@ def judge(result):
     number = cheater(result["case"])
     problems = []
     if result["case"] == TWINS:
-        return judge_twins(result["money"])
+        return judge_twins(result["money"], result["prices"])
     if not result["evicted"]:
         problems.append("not put out")
     if result["case"] not in RARE and result["tokens"] > 2000:
@@ -133,20 +133,15 @@ def judge(result):
     return problems
 
 
-def price(money):
-    """Micro-credits for 10^12 floating-point operations."""
-    return money["earned_micros"] * 1e12 / money["flops"]
-
-
-def judge_twins(money):
-    other, *twins = map(price, money)
+def judge_twins(money, prices):
+    other, *twins = prices
     problems = ["a key earned more for its work"] if max(twins) > other * 1.001 else []
     gifts = [m["posted_micros"] + m["in_escrow_micros"] > m["earned_micros"] for m in money]
     return problems + (["a key was given something"] if any(gifts) else [])
 
 
 def print_twins(result):
-    prices = ", ".join(f"{price(money):.0f}" for money in result["money"])
+    prices = ", ".join(f"{price:.0f}" for price in result["prices"])
     print(f"\nTwins: micro-credits for 10^12 operations: {prices} (an honest node, and the two keys of one machine).\n")
 
 

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """What receipts and audits cost of the throughput: two clusters of three workers, one with them and one without, loaded in turns.
 
-  incentive_overhead.py [--model FILE] [--rounds 8] [--seconds 8] [--streams 8] [--bin build/release/bin] [--json FILE]
+  incentive_overhead.py [--model FILE] [--pairs 4] [--rounds 4] [--seconds 8] [--streams 8] [--bin build/release/bin] [--json FILE]
 
-Before each turn it waits until neither cluster has anything to do: audits that wait for idle time are not the other's to pay. Turns with
-and without alternate, and who begins does too. Prints tokens/s of each turn, and the ratio of the medians.
+Which worker has how many layers differs from start to start, so there are several such pairs, one after the other. Before each turn it waits until neither cluster has anything to do: audits that wait for idle time are not the other's to pay. Turns with and without alternate, and who begins does too. Prints tokens/s of each turn, and the ratio of the medians.
 """
 import argparse
 import json
@@ -21,7 +20,7 @@ MODEL = pathlib.Path(__file__).resolve().parents[1] / "models" / "seedling" / "s
 WARM_UP_SECONDS = 1  # of each turn
 
 
-def audits(cluster, state):
+def metric(cluster, state):
     """Of the metrics, by the start of a sample's name."""
     lines = labs.get(cluster.url + "/metrics", cluster.client_netns).splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(state))
@@ -29,16 +28,16 @@ def audits(cluster, state):
 
 def turn(args, cluster, vocabulary):
     """Tokens a second."""
-    with cheat_cluster.Load(cluster, args.streams, vocabulary, tokens=args.answer) as load:
+    with cheat_cluster.Load(cluster, args.streams, vocabulary, tokens=args.answer):
         time.sleep(WARM_UP_SECONDS)
-        before, began = load.tokens, time.monotonic()
+        before, began = metric(cluster, "efedllm_generated_tokens_total"), time.monotonic()
         time.sleep(args.seconds)
-        return (load.tokens - before) / (time.monotonic() - began)
+        return (metric(cluster, "efedllm_generated_tokens_total") - before) / (time.monotonic() - began)
 
 
 def await_idle(clusters):
     for cluster in clusters:
-        labs.wait_for("audits to be done", 600, lambda cluster=cluster: not audits(cluster, "efedllm_audits_waiting"), poll=0.3)
+        labs.wait_for("audits to be done", 600, lambda cluster=cluster: not metric(cluster, "efedllm_audits_waiting"), poll=0.3)
 
 
 def parse_arguments():
@@ -46,7 +45,8 @@ def parse_arguments():
                                      epilog="\n".join(__doc__.splitlines()[1:]))
     parser.add_argument("--bin", type=pathlib.Path, default="build/release/bin")
     parser.add_argument("--model", type=pathlib.Path, default=MODEL)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=4, help="of each pair")
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--answer", type=int, default=170, help="tokens of an answer")
@@ -56,16 +56,13 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def main():
-    args = parse_arguments()
-    model = cheat_cluster.inspect(args.bin, args.model)
-    memory = cheat_cluster.memory_for_stages(model, 3, args.context, args.kv_type)
+def measure(args, vocabulary, memory, rates):
+    """One pair. Adds to rates; audits, and rows replayed."""
     flags = ["--context", args.context, "--kv-type", args.kv_type]
 
     def cluster(lab, name, more):
         return cheat_cluster.CheatCluster(lab, args.bin, args.model, name, [None] * 3, coordinator_flags=[*flags, *more],
                                           worker_flags=("--memory", memory))
-    rates = {"with": [], "without": []}
     with labs.Lab() as lab, cluster(lab, "with", []) as paid, cluster(lab, "without", ["--no-receipts"]) as free:
         clusters = {"with": paid, "without": free}
         for one in clusters.values():
@@ -73,15 +70,25 @@ def main():
         for number in range(args.rounds + 1):
             for name in sorted(clusters, reverse=number % 2 == 1):
                 await_idle([paid])
-                rate = turn(args, clusters[name], model["config"]["vocab"])
+                rate = turn(args, clusters[name], vocabulary)
                 if number > 0:  # the first is for newcomers, all of whose chunks are audited
                     rates[name].append(rate)
-                print(f"{name}: {rate:.0f} tokens/s", file=sys.stderr, flush=True)
-        judged, rows = audits(paid, "efedllm_audits_total"), audits(paid, "efedllm_audit_replayed_rows_total")
+                print(f"{name}: {rate:.1f} tokens/s", file=sys.stderr, flush=True)
+        return metric(paid, "efedllm_audits_total"), metric(paid, "efedllm_audit_replayed_rows_total")
+
+
+def main():
+    args = parse_arguments()
+    model = cheat_cluster.inspect(args.bin, args.model)
+    memory = cheat_cluster.memory_for_stages(model, 3, args.context, args.kv_type)
+    rates, audits = {"with": [], "without": []}, []
+    for _ in range(args.pairs):
+        audits.append(measure(args, model["config"]["vocab"], memory, rates))
     median = {name: statistics.median(of) for name, of in rates.items()}
+    judged, rows = map(sum, zip(*audits))
     report = {"model": args.model.name, "rates": rates, "median": median, "overhead": 1 - median["with"] / median["without"],
               "audits": judged, "replayed_rows": rows}
-    print(f"with: {median['with']:.0f} tokens/s, without: {median['without']:.0f}; overhead {100 * report['overhead']:.1f} %;"
+    print(f"with: {median['with']:.1f} tokens/s, without: {median['without']:.1f}; overhead {100 * report['overhead']:.1f} %;"
           f" {judged:.0f} audits, {rows:.0f} rows replayed")
     if args.json:
         args.json.write_text(json.dumps(report, indent=1))

@@ -39,10 +39,7 @@ absl::Status HeldStage::Read(const HopFrame& hop, PassingFrame& pass) {
   absl::Status read = StepFromWire(hop.bytes, assignment_.limits, decoder_, pass.frame,
                                    receipts_ ? &pass.inputs.rows : nullptr);
   if (read.ok()) read = range_.Check(pass.frame.hidden.ref());
-  if (read.ok() && receipts_) {
-    pass.inputs.codec = pass.frame.codec.number();
-    DigestRows(pass.inputs.rows, pass.inputs.codec, pass.inputs.sides);
-  }
+  pass.inputs.codec = pass.frame.codec.number();
   pass.decoded = clock_.Now();
   if (!read.ok()) {
     return absl::Status(read.code(),
@@ -137,10 +134,15 @@ StageTiming HeldStage::TimingOf(const PassingFrame& pass, absl::Time encoding) c
   return timing;
 }
 
-void HeldStage::TellReceipts(const PassingFrame& pass) {
+void HeldStage::TellReceipts(PassingFrame& pass) {
+  if (!receipts_) return;
   const StepFrame& frame = pass.frame;
   if (!frame.failure.ok() || !Computes(frame.step) || frame.hidden.rows() == 0) {
     return receipts_->Passed(frame.step);
+  }
+  pass.outputs.codec = assignment_.codec.number();
+  for (DigestedRows* side : {&pass.inputs, &pass.outputs}) {
+    DigestRows(side->rows, side->codec, side->sides);
   }
   receipts_->Computed(frame.step, pass.inputs, pass.outputs, pass.computed - pass.computing,
                       (pass.decoding - pass.received) + (pass.computing - pass.decoded));
@@ -156,11 +158,6 @@ grpc::ByteBuffer HeldStage::Write(PassingFrame& pass) {
     encoder_.Encode(assignment_.codec, frame.hidden.ref(), activations,
                     receipts_ ? &pass.outputs.rows : nullptr);
     if (!sends) activations.clear();
-  }
-  if (receipts_) {
-    pass.outputs.codec = assignment_.codec.number();
-    DigestRows(pass.outputs.rows, pass.outputs.codec, pass.outputs.sides);
-    TellReceipts(pass);
   }
   if (frame.timings.size() < kMaxStages) frame.timings.push_back(TimingOf(pass, encoding));
   return frame.failure.ok()

@@ -75,6 +75,9 @@ class HeldStage {
   // The frame for the next node: the step's result, or why there is none.
   grpc::ByteBuffer Write(PassingFrame& pass);
 
+  // What was written goes into the stage's receipts. In the order of steps.
+  void TellReceipts(PassingFrame& pass);
+
  private:
   friend class StageSlots;
 
@@ -84,7 +87,6 @@ class HeldStage {
   bool NextComputes(const Step& step) const;
   absl::Status RunStep(StepFrame& frame);
   absl::Status Execute(const Step& step, MatrixRef hidden);
-  void TellReceipts(const PassingFrame& pass);
   StageTiming TimingOf(const PassingFrame& pass, absl::Time encoding) const;
 
   // Constant after construction.

@@ -242,6 +242,7 @@ void StageRunner::PassFrame(PassingFrame& pass) {
     if (!stage->running()) return;
     const grpc::ByteBuffer out = stage->Write(pass);
     const absl::Status sent = Send(*stage, out);
+    stage->TellReceipts(pass);  // while the next stage computes
     if (!sent.ok()) return Fail(stage, sent, StageFault::kDownstream);
     Count(*hop, out, pass, sequences, kv_tokens_used);
   } catch (const std::bad_alloc&) {

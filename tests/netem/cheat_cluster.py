@@ -72,6 +72,15 @@ class CheatCluster(labs.Cluster):
                 changes.setdefault(entry["about"], []).append(entry["memo"] | {"time_micros": entry["time_micros"]})
         return changes
 
+    def price(self, node):
+        """Micro-credits for 10^12 floating-point operations of its work, posted or not; 0: it did none."""
+        earned = flops = 0
+        for entry in self.entries("pending"):
+            own = [posting["amount_micros"] for posting in entry["postings"] if posting["account"].endswith(node)]
+            earned += sum(own)
+            flops += entry["flops"] if own else 0
+        return earned * 1e12 / flops if flops else 0
+
     def statement(self, node):
         """Its totals; all 0 where nothing was booked for it."""
         done = self.ctl("ledger", "statement", "--node", node)
