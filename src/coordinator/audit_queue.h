@@ -25,9 +25,12 @@ struct AuditJob {
   std::shared_ptr<const SignedReceipt> receipt;  // that the claim stands in
   uint64_t rate_ppm = 0;                         // at which it was chosen
   absl::Time taken = absl::InfinitePast();       // when the receipt came, by the steady clock
+  uint64_t rows_before = 0;                      // that its node had signed for until then
   int attempts = 0;                              // made so far
-  bool appealed = false;                         // audited again for an appeal
-  bool prompt = false;                           // one of its node's first
+  // Set when its node shows nothing for the first time: whether it need not any more.
+  std::optional<bool> too_late = std::nullopt;
+  bool appealed = false;  // audited again for an appeal
+  bool prompt = false;    // one of its node's first
   absl::Time not_before = absl::InfinitePast();
 };
 

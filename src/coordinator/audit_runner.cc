@@ -55,6 +55,7 @@ std::vector<bool> AuditRunner::OnReceipt(const SignedReceipt& receipt,
     const NodeId node = claims[i]->stage->node;
     const uint64_t rate = parts_.rate_ppm(node);
     bool prompt = false;
+    uint64_t rows_before = 0;
     picked[i] = Wins(DrawFor(LotteryPurpose::kAudit, *claims[i]), rate);
     {
       absl::MutexLock lock(&mu_);
@@ -62,12 +63,15 @@ std::vector<bool> AuditRunner::OnReceipt(const SignedReceipt& receipt,
       if (picked[i]) ++counters_.picked;
       if (picked[i]) ++counters_.waiting;
       if (picked[i]) prompt = picked_[node]++ < options_.prompt_audits;
+      rows_before = signed_rows_[node];
+      signed_rows_[node] += claims[i]->claim.tokens;
     }
     if (!picked[i]) continue;
     Enqueue({.claim = claims[i],
              .receipt = shared,
              .rate_ppm = rate,
              .taken = parts_.clock.Now(),
+             .rows_before = rows_before,
              .prompt = prompt});
   }
   return picked;
@@ -125,8 +129,10 @@ AuditAppeal AuditRunner::Reaudit(NodeId node) {
   for (AuditJob& job : appeals_.Begin(node)) {
     job.attempts = 0;
     job.taken = job.not_before = parts_.clock.Now();
+    job.too_late.reset();
     {
       absl::MutexLock lock(&mu_);
+      job.rows_before = signed_rows_[node];
       ++counters_.waiting;
     }
     Enqueue(std::move(job));
@@ -171,12 +177,21 @@ void AuditRunner::Retry(AuditResult result) {
   Enqueue(std::move(job));
 }
 
+bool AuditRunner::IsTooLate(const AuditJob& job) const {
+  if (parts_.clock.Now() - job.taken > options_.window) return true;
+  absl::MutexLock lock(&mu_);
+  return signed_rows_.at(job.claim->stage->node) - job.rows_before > options_.window_rows;
+}
+
 void AuditRunner::JudgeBatch(AuditTrial& trial, std::vector<AuditJob> batch) {
   // Those that have waited for long are judged with what there is, each alone.
   const bool last = batch.front().attempts >= options_.attempts;
   for (AuditJob& job : batch) ++job.attempts;
   for (AuditResult& result : trial.Judge(std::move(batch), last)) {
     if (stopping_) return;
+    if (result.outcome == AuditOutcome::kWithheld && !result.job.too_late) {
+      result.job.too_late = IsTooLate(result.job);
+    }
     const bool may_come = result.outcome == AuditOutcome::kLater ||
                           // Its node may have computed it again, and not said so yet.
                           (result.outcome == AuditOutcome::kWithheld && result.job.attempts <= 2);
@@ -190,7 +205,7 @@ void AuditRunner::JudgeBatch(AuditTrial& trial, std::vector<AuditJob> batch) {
       result.outcome = AuditOutcome::kAway;
     }
     if (result.outcome == AuditOutcome::kWithheld &&
-        parts_.clock.Now() - result.job.taken > options_.window) {
+        result.job.too_late.value_or(IsTooLate(result.job))) {
       result.outcome = AuditOutcome::kDropped;
     }
     Report(result);

@@ -24,6 +24,7 @@
 #include "coordinator/audit_trial.h"
 #include "coordinator/receipt_sink.h"
 #include "incentive/audit_policy.h"
+#include "wire/receipt_wire.h"
 
 namespace efedllm {
 
@@ -36,9 +37,11 @@ struct AuditRunnerOptions {
   // What is missing (other claims, a node that is away) is waited for so often and so long; without
   // claims of what stands before it, a chunk is then judged by its node's own word on that.
   int attempts = 12;
-  // How old a receipt may be when its node is still to show what is behind it: what was judged too
-  // late for that is the coordinator's fault.
+  // How old a receipt may be, and how many rows its node may have signed for since, when the node
+  // is still to show what is behind it: what is asked for too late for that is the coordinator's
+  // fault.
   absl::Duration window = absl::Minutes(1);
+  uint64_t window_rows = kRowsToKeep;
   absl::Duration retry = absl::Seconds(2);
   // While requests are served, audits take this share of the machine's cores, and at once what they
   // have saved up of it, and as much on credit. (A thread of the lowest priority gets nothing where
@@ -111,6 +114,8 @@ class AuditRunner {
   void Run();
   void JudgeBatch(AuditTrial& trial, std::vector<AuditJob> batch);
   void Enqueue(AuditJob job);
+  // Whether its node need not show its rows any more.
+  bool IsTooLate(const AuditJob& job) const ABSL_LOCKS_EXCLUDED(mu_);
   void Retry(AuditResult result);
   void Report(const AuditResult& result) ABSL_LOCKS_EXCLUDED(mu_);
   bool IsFree() const;
@@ -129,6 +134,7 @@ class AuditRunner {
   mutable absl::Mutex mu_;
   AuditCounters counters_ ABSL_GUARDED_BY(mu_);
   size_t judging_ ABSL_GUARDED_BY(mu_) = 0;
+  std::map<NodeId, uint64_t> signed_rows_ ABSL_GUARDED_BY(mu_);
   std::map<NodeId, size_t> picked_ ABSL_GUARDED_BY(mu_);  // chunks of each, since the start
 
   // Of the runner's thread.

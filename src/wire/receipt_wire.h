@@ -57,6 +57,8 @@ struct KeptRowsRequest {
   friend bool operator==(const KeptRowsRequest&, const KeptRowsRequest&) = default;
 };
 inline constexpr uint32_t kMaxKeptRowsTokens = 1u << 20;
+// A node keeps so many of the rows that it signed for last, at least; forks count as they do there.
+inline constexpr uint64_t kRowsToKeep = 1u << 15;
 // An answer has at most so many bytes of rows, and at least one row.
 inline constexpr size_t kKeptRowsReplyBytes = 512 << 10;
 

@@ -15,7 +15,8 @@ namespace {
 
 constexpr size_t kMostVersions = 8;
 constexpr size_t kMostLineages = 64;
-constexpr uint64_t kLeastRows = 4096;  // where the bytes have no memory at all
+// However little memory there is: half of it is dropped at a time, and forks count twice.
+constexpr uint64_t kLeastRows = 4 * kRowsToKeep;
 // What a version of a sequence costs beside its rows, counted in rows.
 constexpr uint64_t kVersionRows = 8;
 constexpr absl::Duration kComplaintInterval = absl::Hours(1);

@@ -164,7 +164,7 @@ absl::Status RowLog::ReadPart(uint64_t offset, size_t size, std::string& out) co
   const ssize_t n = pread(file, out.data() + begin, size, static_cast<off_t>(from));
   if (n < 0 || static_cast<size_t>(n) != size) return ErrnoStatus(errno, "read", options_.path);
   absl::ReaderMutexLock lock(&mu_);
-  return gone() ? older : absl::OkStatus();  // overwanted meanwhile?
+  return gone() ? older : absl::OkStatus();  // overwritten meanwhile?
 }
 
 absl::Status RowLog::Read(uint64_t offset, size_t size, std::string& out) const {

@@ -151,6 +151,20 @@ TEST(AuditRunner, WhatIsJudgedTooLateIsNobodysFault) {
   EXPECT_THAT(world.results(), Each(AuditOutcome::kDropped));
 }
 
+TEST(AuditRunner, RowsThatItsNodeSignedForLongBeforeOthersAreNobodysFault) {
+  AuditRunnerOptions options;
+  options.window_rows = 150;
+  NeverWhileBusy(options);
+  RunnerWorld world(options);
+  world.world.node(1).withholds = true;
+  world.busy = true;  // until all are claimed
+  for (uint64_t sequence = 1; sequence <= 5; ++sequence) world.Claim(sequence, 50);
+  world.busy = false;
+  ASSERT_TRUE(world.runner->AwaitIdle(absl::Seconds(60)));
+  EXPECT_EQ(world.runner->counters().withheld, 3u);
+  EXPECT_EQ(world.runner->counters().dropped, 2u);
+}
+
 TEST(AuditRunner, StopsInTheMiddleOfAnAudit) {
   AuditRunnerOptions options;
   NeverWhileBusy(options);
